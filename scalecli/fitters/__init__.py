@@ -1,0 +1,1 @@
+"""Runs in, laws out: the laws, the solver, uncertainty, validation and design."""

@@ -1,0 +1,102 @@
+"""What a law is: a frozen dataclass whose fields are its parameters.
+
+Every field is annotated `Annotated[float, Param(...)]`. A field may also hold an array of shape (draws, 1): the
+law is then a bundle of draws, and `predict` and `gradient` gain a leading `draws` axis by broadcasting.
+Laws inherit from nothing; `Law` and `EstimatedLaw` are the two shapes the rest of the package relies on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, Array]
+"""Canonical column name -> values of shape (rows,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """Bounds, unit and search range of one law parameter.
+
+    `log` parameters are positive scale factors, searched as their logarithm. `start` is the range starts are
+    drawn from when nothing better is known (in raw units).
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+    log: bool = False
+    start: tuple[float, float] | None = None
+
+
+class Law(Protocol):
+    """A formula over run columns. `name` is what the command line calls it, `output` the column it predicts."""
+
+    name: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]]
+    output: ClassVar[str]
+    sources: ClassVar[tuple[str, ...]]
+
+    def predict(self, x: Columns) -> Array:
+        """Values of shape (rows,), or (draws, rows) for a bundle."""
+        ...
+
+    def gradient(self, x: Columns) -> Array:
+        """Derivatives by raw parameter in field order: (rows, parameters), or (draws, rows, parameters)."""
+        ...
+
+
+@runtime_checkable
+class EstimatedLaw(Protocol):
+    """A law that is not the minimum of a sum over rows but the outcome of a procedure (isoFLOP vertices, say).
+
+    `required` are the run columns that `estimate` reads. `weights` has shape (draws, rows): non-negative row
+    weights, so that a bootstrap is one call. Returns raw parameters of shape (draws, parameters); a row of NaN is a
+    draw in which the procedure had no answer (the caller counts and reports those).
+    """
+
+    required: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def estimate(cls, x: Columns, y: Array, weights: Array) -> Array: ...
+
+
+L = TypeVar("L")
+
+
+@cache
+def parameters(law: type[Any]) -> dict[str, Param]:
+    """The law's parameters in field order.
+
+    >>> from scalecli.fitters.laws.chinchilla import Chinchilla
+    >>> list(parameters(Chinchilla))
+    ['E', 'A', 'B', 'alpha', 'beta']
+    """
+    hints = get_type_hints(law, include_extras=True)
+    found = {}
+    for name in law.__dataclass_fields__:
+        marks = [mark for mark in getattr(hints[name], "__metadata__", ()) if isinstance(mark, Param)]
+        found[name] = marks[0]
+    return found
+
+
+def values(law: Any) -> Array:
+    """Parameters in field order, shape (parameters,), or (draws, parameters) for a bundle."""
+    fields = [np.asarray(getattr(law, name), dtype=float) for name in parameters(type(law))]
+    if fields and fields[0].ndim:
+        return np.concatenate(fields, axis=-1)
+    return np.array(fields)
+
+
+def with_values(law: type[L], vector: Array) -> L:
+    """The law at these parameters: `vector` of shape (parameters,), or (draws, parameters) for a bundle."""
+    names = list(parameters(law))
+    if vector.ndim == 1:
+        return law(**{name: float(value) for name, value in zip(names, vector, strict=True)})
+    return law(**{name: vector[:, i : i + 1] for i, name in enumerate(names)})
