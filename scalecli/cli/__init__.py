@@ -1,0 +1,1 @@
+"""The command line: thin commands, shared options, one renderer, one error mapper."""

@@ -1,0 +1,1 @@
+"""Run tables, the store, corpora and the catalogue of published numbers."""

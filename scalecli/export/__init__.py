@@ -1,0 +1,1 @@
+"""A plan rendered for a person or a launcher."""

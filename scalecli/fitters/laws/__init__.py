@@ -1,0 +1,20 @@
+"""Every law, one file each. Adding one: its file, its import and its line here, its catalogue entry."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from scalecli.errors import DataError
+from scalecli.fitters.laws.chinchilla import Chinchilla
+
+LAWS: tuple[type[Any], ...] = (Chinchilla,)
+
+
+def law_named(name: str) -> type[Any]:
+    """The law that the command line calls `name`; a `DataError` with close names otherwise."""
+    known = {law.name: law for law in LAWS}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+        raise DataError(f"there is no law {name!r}; close names: {', '.join(close)}", hint="scalecli laws list")
+    return known[name]

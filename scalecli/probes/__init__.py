@@ -1,0 +1,1 @@
+"""Small trainings and measurements: the only place that imports torch."""
