@@ -7,8 +7,9 @@ from typing import Any
 
 from scalecli.errors import DataError
 from scalecli.fitters.laws.chinchilla import Chinchilla
+from scalecli.fitters.laws.critical_batch import CriticalBatch
 
-LAWS: tuple[type[Any], ...] = (Chinchilla,)
+LAWS: tuple[type[Any], ...] = (Chinchilla, CriticalBatch)
 
 
 def law_named(name: str) -> type[Any]:
@@ -16,5 +17,7 @@ def law_named(name: str) -> type[Any]:
     known = {law.name: law for law in LAWS}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-        raise DataError(f"there is no law {name!r}; close names: {', '.join(close)}", hint="scalecli laws list")
+        raise DataError(
+            f"there is no law {name!r}; close names: {', '.join(close)}", hint="scalecli laws list"
+        )
     return known[name]
