@@ -1,0 +1,116 @@
+"""Every option that more than one command has, defined once; and how quantities are read from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from scalecli.units import parse_bytes, parse_count, parse_duration
+
+T = TypeVar("T")
+
+
+def quantity(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A Typer parser that says what the text should have looked like."""
+
+    def read(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    read.__name__ = "quantity"
+    return read
+
+
+def _quantities(text: str) -> list[float]:
+    return [parse_count(part) for part in text.split(",") if part.strip()]
+
+
+def pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    """`["a=b,c=d", "e=f"]` as a mapping; a usage error that names the option otherwise.
+
+    >>> pairs(["loss=val_loss,params=N"], "--map")
+    {'loss': 'val_loss', 'params': 'N'}
+    """
+    found: dict[str, str] = {}
+    for item in items or []:
+        for pair in filter(None, (part.strip() for part in item.split(","))):
+            name, equals, value = pair.partition("=")
+            if not (name and equals and value):
+                raise typer.BadParameter(f"{pair!r} is not of the form name=value", param_hint=option)
+            found[name.strip()] = value.strip()
+    return found
+
+
+def numbers(items: list[str] | None, option: str) -> dict[str, float]:
+    """`["params=7B,tokens=1.4T"]` as numbers.
+
+    >>> numbers(["params=7B"], "--at")
+    {'params': 7000000000.0}
+    """
+    found = {}
+    for name, text in pairs(items, option).items():
+        try:
+            found[name] = parse_count(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from error
+    return found
+
+
+Count = Annotated[float, typer.Option(parser=quantity(parse_count), metavar="QUANTITY")]
+
+Runs = Annotated[
+    str, typer.Argument(help="A run table (.csv, .parquet, .jsonl), a store (.db), or - for standard input.")
+]
+FitFile = Annotated[Path, typer.Argument(help="A fit written by `scalecli fit --out`.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the document to this file.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same numbers.")]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="Rename columns: ours=theirs[,...], e.g. loss=val_loss,params=N.")
+]
+Unit = Annotated[list[str] | None, typer.Option("--unit", help="Scale columns: column=factor[,...], e.g. tokens=1e9.")]
+Where = Annotated[
+    list[str] | None, typer.Option("--where", help="Keep rows: an expression over columns, e.g. \"optimizer == 'adamw'\".")
+]
+Level = Annotated[float, typer.Option("--interval", min=0.01, max=0.999, help="Probability of the intervals.")]
+LawName = Annotated[str, typer.Option("--law", help="A law's name; see `scalecli laws list`.")]
+Fits = Annotated[
+    list[Path] | None, typer.Option("--fit", help="A fit file (repeat): a loss law, a landscape, a critical batch size.")
+]
+Store = Annotated[Path, typer.Option("--store", help="The store that keeps the runs (created if missing).")]
+Data = Annotated[str, typer.Option("--data", help="Training text: builtin:python, a file or a folder.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, for how long and with how much memory.")]
+
+Params = Annotated[
+    float | None, typer.Option("--params", parser=quantity(parse_count), metavar="N", help="Model size, e.g. 7B.")
+]
+ParamsKind = Annotated[
+    str, typer.Option("--params-kind", help="What --params counts: total or non-embedding.", metavar="total|non-embedding")
+]
+Tokens = Annotated[
+    float | None, typer.Option("--tokens", parser=quantity(parse_count), metavar="D", help="Training tokens, e.g. 1.4T.")
+]
+Flops = Annotated[
+    float | None, typer.Option("--flops", parser=quantity(parse_count), metavar="C", help="Compute budget, e.g. 2e22.")
+]
+Layers = Annotated[int | None, typer.Option("--layers", min=1)]
+Width = Annotated[int | None, typer.Option("--width", min=1)]
+Ffn = Annotated[int | None, typer.Option("--ffn", min=1, help="Feed-forward width [8/3 of the width].")]
+Heads = Annotated[int | None, typer.Option("--heads", min=1)]
+KvHeads = Annotated[int | None, typer.Option("--kv-heads", min=1)]
+Vocab = Annotated[int, typer.Option("--vocab", min=1)]
+SequenceLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens in one sequence.")]
+Accelerator = Annotated[str | None, typer.Option("--accelerator", help="A name of the catalogue, e.g. h100-80g.")]
+DeviceCount = Annotated[int, typer.Option("--count", min=1, help="How many accelerators.")]
+AcceleratorFile = Annotated[
+    Path | None, typer.Option("--accelerators", help="A TOML file with accelerators of your own.")
+]
+Bytes = Annotated[int | None, typer.Option(parser=quantity(parse_bytes), metavar="BYTES")]
+Duration = Annotated[float | None, typer.Option(parser=quantity(parse_duration), metavar="DURATION")]
+Quantities = Annotated[list[float] | None, typer.Option(parser=quantity(_quantities), metavar="A,B,...")]

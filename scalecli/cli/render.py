@@ -1,0 +1,92 @@
+"""Documents on standard output: one JSON text for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from scalecli.errors import ExportError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Document = Mapping[str, Any]
+Drawing = Callable[[Document], Iterable["RenderableType"]]
+
+
+def show(document: Document, draw: Drawing, *, as_json: bool, out: Path | None = None) -> None:
+    """Print a result, and write it to `out` when a file is wanted."""
+    text = to_json(document)
+    if out is not None:
+        write_text(out, text)
+    if as_json:
+        typer.echo(text)
+        return
+    from rich.console import Console
+
+    console = Console()
+    for part in draw(document):
+        console.print(part)
+    for warning in document.get("warnings", ()):
+        warn(f"{warning['code']}: {warning['message']}")
+    if out is not None:
+        warn(f"wrote {out}")
+
+
+def to_json(document: Document) -> str:
+    """Strict JSON: a NaN or an infinity would be a bug."""
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; `ExportError` when the place cannot be written."""
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text + "\n", encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}", hint="choose another --out") from error
+
+
+def warn(text: str) -> None:
+    """One line on standard error."""
+    typer.echo(text, err=True)
+
+
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    """A table whose cells are already text; numbers go to the right."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    body = [[_cell(value) for value in row] for row in rows]
+    for i, head in enumerate(heads):
+        numeric = bool(body) and all(row[i][:1].isdigit() or row[i][:1] in {"-", "–", "≥", "≤", "±", ""} for row in body)
+        drawn.add_column(head, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        drawn.add_row(*row)
+    return drawn
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return escape(str(value))
+
+
+def span(interval: Mapping[str, Any] | None, read: Callable[[float], str] = "{:.4g}".format) -> str:
+    """`value (low … high)`; a dash for what is not known."""
+    if interval is None or interval.get("value") is None:
+        return "–"
+    if interval.get("low") is None or interval.get("high") is None:
+        return read(interval["value"])
+    return f"{read(interval['value'])} ({read(interval['low'])} … {read(interval['high'])})"

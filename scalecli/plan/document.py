@@ -1,0 +1,183 @@
+"""The plan as a document: the keys of `plan --json`, and the schema that `scalecli schema plan` publishes.
+
+Every key is always present; what is not known is null and has a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Document(BaseModel):
+    """A part of a plan: immutable, and no key that the schema does not name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(Document):
+    """A value with its interval; the ends are null when no draw supports them."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class TargetPart(Document):
+    params: float
+    params_non_embedding: float
+    tokens: float
+    flops: float
+    accelerator: str | None
+    count: int
+    shape: dict[str, Any]
+
+
+class Choice(Document):
+    """One row of the trade-off table: what another batch size would cost."""
+
+    batch_tokens: int
+    steps: int
+    extra_tokens_fraction: float | None = Field(description="tokens beyond the least that reach the same loss")
+    learning_rate: float | None = Field(description="re-tuned for this batch size")
+    days: float | None
+
+
+class Stage(Document):
+    from_token: int
+    batch_tokens: int
+
+
+class BatchPart(Document):
+    tokens: Interval | None
+    sequences: int | None
+    sequence_length: int
+    steps: int | None
+    critical_tokens: Interval | None
+    flat_range_tokens: tuple[float, float] | None = Field(description="loss within 0.1 % of the best")
+    tradeoff: list[Choice]
+    schedule: list[Stage]
+
+
+class RateGroup(Document):
+    name: str
+    multiplier: float
+
+
+class RatePart(Document):
+    peak: Interval | None
+    final: float | None
+    schedule: str
+    warmup_tokens: int | None
+    decay_tokens: int | None
+    flat_range: tuple[float, float] | None = Field(description="loss within 0.1 % of the best")
+    groups: list[RateGroup]
+
+
+class OptimizerPart(Document):
+    name: str
+    beta1: float | None
+    beta2: float | None
+    weight_decay: float | None
+    epsilon: float | None
+    grad_clip: float | None
+    ema_decay: float | None
+
+
+class Term(Document):
+    name: str
+    bytes: int
+    moments: list[str]
+    rule: str
+
+
+class Peak(Document):
+    bytes: int
+    moment: str
+
+
+class MemoryPart(Document):
+    """Bytes of the worst device. `terms` are what is resident at the peak."""
+
+    per_device_bytes: int
+    peak: Peak
+    saved_for_backward_bytes: int
+    fits: bool | None
+    headroom_bytes: int | None
+    terms: list[Term]
+    micro_batch_sequences: int
+    accumulation: int
+    sharding: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    context_parallel: int
+    expert_parallel: int
+    data_parallel: int
+    recompute: str
+    offload: str
+    precision: str
+    host_bytes: int
+
+
+class CostPart(Document):
+    days: Interval
+    device_hours: Interval
+    mfu: Interval
+    currency: str | None
+    amount: Interval | None
+    energy_kwh: Interval | None
+
+
+class Preset(Document):
+    """What a published rule says for this target; `valid` is false outside the range it was measured in."""
+
+    source: str
+    quantity: Literal["optimum", "critical"]
+    batch_tokens: float | None
+    learning_rate: float | None
+    valid: bool
+    note: str
+
+
+class Line(Document):
+    """One recommended value with the rule that gave it and where the rule is from."""
+
+    name: str
+    value: float | str | None
+    low: float | None
+    high: float | None
+    unit: str
+    rule: str
+    source: str
+    warning: str | None
+
+
+class Warning(Document):
+    code: str
+    message: str
+
+
+class Plan(Document):
+    """What to run, with intervals, rules and sources."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_name: Literal["scalecli/plan/1"] = Field("scalecli/plan/1", alias="schema")
+    target: TargetPart
+    batch: BatchPart
+    learning_rate: RatePart
+    optimizer: OptimizerPart
+    loss: Interval | None
+    memory: MemoryPart | None
+    cost: CostPart | None
+    alternatives: list[dict[str, Any]]
+    presets: list[Preset]
+    lines: list[Line]
+    warnings: list[Warning]
+    fits: list[dict[str, Any]]
+    provenance: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `plan --json`."""
+        return self.model_dump(mode="json", by_alias=True)
