@@ -18,13 +18,14 @@ Document = Mapping[str, Any]
 Drawing = Callable[[Document], Iterable["RenderableType"]]
 
 
-def show(document: Document, draw: Drawing, *, as_json: bool, out: Path | None = None) -> None:
-    """Print a result, and write it to `out` when a file is wanted."""
-    text = to_json(document)
+def show(
+    document: Document, draw: Drawing, *, as_json: bool, out: Path | None = None, full: Document | None = None
+) -> None:
+    """Print a result, and write it (or its `full` form) to `out` when a file is wanted."""
     if out is not None:
-        write_text(out, text)
+        write_text(out, to_json(full or document))
     if as_json:
-        typer.echo(text)
+        typer.echo(to_json(document))
         return
     from rich.console import Console
 

@@ -1,0 +1,77 @@
+"""`scalecli laws`: the forms that can be fitted, and what papers found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.render import show, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(no_args_is_help=True, help="Law forms, and published constants with source and validity.")
+
+
+@app.command("list", epilog="Example: scalecli laws list --json")
+def list_laws(as_json: options.Json = False) -> None:
+    """Every law: its inputs, output and formula."""
+    from scalecli.fitters.laws import LAWS
+
+    document = {"schema": "scalecli/laws/1", "laws": [_summary(law) for law in LAWS]}
+    show(document, _draw_list, as_json=as_json)
+
+
+@app.command("show", epilog="Example: scalecli laws show chinchilla")
+def show_law(
+    name: Annotated[str, typer.Argument(help="A law's name.")], as_json: options.Json = False
+) -> None:
+    """One law: formula, parameters with bounds and units, published constants and their sources."""
+    from scalecli.data.catalogue import published_laws, sources
+    from scalecli.fitters.law import parameters
+    from scalecli.fitters.laws import law_named
+
+    law = law_named(name)
+    document = {
+        "schema": "scalecli/law/1",
+        **_summary(law),
+        "description": law.__doc__,
+        "parameters": [
+            {"name": key, "low": mark.low, "high": mark.high, "unit": mark.unit} for key, mark in parameters(law).items()
+        ],
+        "published": [record.document() for record in published_laws() if record.law == name],
+        "references": {key: sources()[key].citation for key in law.sources},
+    }
+    show(document, _draw_law, as_json=as_json)
+
+
+def _summary(law: Any) -> dict[str, Any]:
+    return {
+        "name": law.name,
+        "inputs": list(law.inputs),
+        "output": law.output,
+        "formula": (law.__doc__ or "").strip().splitlines()[0],
+        "sources": list(law.sources),
+    }
+
+
+def _draw_list(document: Any) -> Iterator[RenderableType]:
+    rows = ((law["name"], ", ".join(law["inputs"]), law["output"], law["formula"]) for law in document["laws"])
+    yield table("Laws", ["name", "inputs", "output", "formula"], rows)
+
+
+def _draw_law(document: Any) -> Iterator[RenderableType]:
+    from inspect import cleandoc
+
+    yield cleandoc(document["description"])
+    rows = ((p["name"], p["low"], p["high"], p["unit"]) for p in document["parameters"])
+    yield table("Parameters", ["name", "least", "most", "unit"], rows)
+    for record in document["published"]:
+        constants = ", ".join(f"{key} = {value:g}" for key, value in record["values"].items())
+        yield f"{record['name']}: {constants}"
+        yield f"  {record['where']}; {record['validity']}"
+    for key, citation in document["references"].items():
+        yield f"[{key}] {citation}"

@@ -1,0 +1,62 @@
+"""`scalecli predict`: what a fit says elsewhere, and how far from its data that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.render import show, span, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def predict(
+    fit: options.FitFile,
+    at: Annotated[
+        list[str] | None, typer.Option("--at", help="A point (repeat): params=7B,tokens=1.4T.")
+    ] = None,
+    points: Annotated[Path | None, typer.Option("--points", help="A table of points, one a row.")] = None,
+    interval: options.Level = 0.9,
+    solve: Annotated[str | None, typer.Option("--solve", help="The input to solve for, given --loss.")] = None,
+    loss: Annotated[float | None, typer.Option("--loss", help="The value to reach, with --solve.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Predict with an interval, or solve for the input that reaches a value.
+
+    Examples:
+
+      scalecli predict loss.fit.json --at params=7B,tokens=1.4T --at params=70B,tokens=1.4T
+
+      scalecli predict loss.fit.json --solve tokens --loss 2.1 --at params=7B
+    """
+    from scalecli.fitters.fit import Fit
+    from scalecli.fitters.predict import predict_points, solve_points
+
+    found = Fit.read(fit)
+    places = [options.numbers([text], "--at") for text in at or []]
+    if points is not None:
+        from scalecli.cli.tables import read_table
+
+        places += read_table(str(points)).points(found.law.inputs)
+    if not places:
+        raise typer.BadParameter("name at least one point", param_hint="--at")
+    if (solve is None) != (loss is None):
+        raise typer.BadParameter("--solve and --loss go together", param_hint="--solve")
+    if solve is None or loss is None:
+        document = predict_points(found, places, level=interval)
+    else:
+        document = solve_points(found, places, solve=solve, value=loss, level=interval)
+    show(document, _draw, as_json=as_json)
+
+
+def _draw(document: Any) -> Iterator[RenderableType]:
+    share = f"{document['interval']:.0%}"
+    rows = (
+        (", ".join(f"{k}={v:.4g}" for k, v in p["at"].items()), span(p), p["extrapolation"]) for p in document["points"]
+    )
+    yield table(document["quantity"], ["at", f"value ({share} interval)", "extrapolation"], rows)
