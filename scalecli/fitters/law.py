@@ -1,14 +1,23 @@
 """What a law is: a frozen dataclass whose fields are its parameters.
 
 Every field is annotated `Annotated[float, Param(...)]`. A field may also hold an array of shape (draws, 1): the
-law is then a bundle of draws, and `predict` and `gradient` gain a leading `draws` axis by broadcasting.
-Laws inherit from nothing; `Law` and `EstimatedLaw` are the two shapes the rest of the package relies on.
+law is then a bundle of draws, and `predict` and `gradient` gain a leading `draws` axis by broadcasting. A query
+of a law (`optimal_params`, say) does the same and has NaN where a draw has no answer.
+
+Laws inherit from nothing. What the solver may rely on beyond `Law` is declared by the law:
+
+- `PowerSum`: the prediction is a sum of `Term`s (scale x column powers); solved by the exact, fastest path;
+- `PartlyLinear`: the prediction is linear in some parameters once the others are known; these are then eliminated
+  while the rest are searched (variable projection);
+- `EstimatedLaw`: not a minimum over rows at all but the outcome of a procedure.
+
+A law that declares none of these is searched from starts spread over `Param.start`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints, runtime_checkable
 
@@ -25,7 +34,8 @@ class Param:
     """Bounds, unit and search range of one law parameter.
 
     `log` parameters are positive scale factors, searched as their logarithm. `start` is the range starts are
-    drawn from when nothing better is known (in raw units).
+    drawn from (raw units; evenly in the logarithm for `log` parameters); without it, the bounds are. It says where
+    a search is worth its time, and never holds a published value by itself.
     """
 
     low: float
@@ -50,6 +60,40 @@ class Law(Protocol):
     def gradient(self, x: Columns) -> Array:
         """Derivatives by raw parameter in field order: (rows, parameters), or (draws, rows, parameters)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One addend of a `PowerSum`: scale x (columns in `falls`)^-exponent x (columns in `rises`)^+exponent.
+
+    `falls` and `rises` map a column to the parameter that is its exponent. Terms may share an exponent, never a
+    scale; every scale is a `log` parameter.
+    """
+
+    scale: str
+    falls: Mapping[str, str] = field(default_factory=dict)
+    rises: Mapping[str, str] = field(default_factory=dict)
+
+    def powers(self) -> list[tuple[str, str, float]]:
+        """(column, exponent, sign) of every power in the term."""
+        return [(c, e, -1.0) for c, e in self.falls.items()] + [(c, e, 1.0) for c, e in self.rises.items()]
+
+
+@runtime_checkable
+class PowerSum(Protocol):
+    """A law that is a sum of power-law terms. It is partly linear too: in the scales of its terms."""
+
+    terms: ClassVar[tuple[Term, ...]]
+
+
+@runtime_checkable
+class PartlyLinear(Protocol):
+    """A law that is linear in the parameters named in `linear`, given the others.
+
+    Those that are `log` parameters, or have a lower bound of at least 0, are kept non-negative.
+    """
+
+    linear: ClassVar[tuple[str, ...]]
 
 
 @runtime_checkable

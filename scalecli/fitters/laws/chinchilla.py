@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from scalecli.fitters.law import Array, Columns, Param
+from scalecli.fitters.law import Array, Columns, Param, Term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +21,17 @@ class Chinchilla:
     inputs: ClassVar[tuple[str, ...]] = ("params", "tokens")
     output: ClassVar[str] = "loss"
     sources: ClassVar[tuple[str, ...]] = ("hoffmann2022", "besiroglu2024")
+    terms: ClassVar[tuple[Term, ...]] = (
+        Term("E"),
+        Term("A", falls={"params": "alpha"}),
+        Term("B", falls={"tokens": "beta"}),
+    )
 
     E: Annotated[float, Param(1e-6, 20.0, unit="nats/token", log=True)]
     A: Annotated[float, Param(1e-9, 1e15, unit="nats/token", log=True)]
     B: Annotated[float, Param(1e-9, 1e15, unit="nats/token", log=True)]
-    alpha: Annotated[float, Param(0.0, 2.5)]
-    beta: Annotated[float, Param(0.0, 2.5)]
+    alpha: Annotated[float, Param(0.0, 2.5, start=(0.02, 1.5))]
+    beta: Annotated[float, Param(0.0, 2.5, start=(0.02, 1.5))]
 
     def predict(self, x: Columns) -> Array:
         return self.E + self.A * x["params"] ** -self.alpha + self.B * x["tokens"] ** -self.beta
