@@ -17,8 +17,7 @@ A law that declares none of these is searched from starts spread over `Param.sta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import numpy as np
@@ -114,33 +113,31 @@ class EstimatedLaw(Protocol):
 L = TypeVar("L")
 
 
-@cache
+def names(law: type[Any]) -> list[str]:
+    """The law's parameters in field order."""
+    return [field.name for field in fields(law)]
+
+
 def parameters(law: type[Any]) -> dict[str, Param]:
-    """The law's parameters in field order.
+    """The law's parameters in field order, with what their annotations say.
 
     >>> from scalecli.fitters.laws.chinchilla import Chinchilla
     >>> list(parameters(Chinchilla))
     ['E', 'A', 'B', 'alpha', 'beta']
     """
     hints = get_type_hints(law, include_extras=True)
-    found = {}
-    for name in law.__dataclass_fields__:
-        marks = [mark for mark in getattr(hints[name], "__metadata__", ()) if isinstance(mark, Param)]
-        found[name] = marks[0]
-    return found
+    marks = {name: getattr(hints[name], "__metadata__", ()) for name in names(law)}
+    return {name: next(mark for mark in found if isinstance(mark, Param)) for name, found in marks.items()}
 
 
 def values(law: Any) -> Array:
     """Parameters in field order, shape (parameters,), or (draws, parameters) for a bundle."""
-    fields = [np.asarray(getattr(law, name), dtype=float) for name in parameters(type(law))]
-    if fields and fields[0].ndim:
-        return np.concatenate(fields, axis=-1)
-    return np.array(fields)
+    columns = [np.asarray(getattr(law, name), dtype=float) for name in names(type(law))]
+    return np.concatenate(columns, axis=-1) if columns[0].ndim else np.array(columns)
 
 
 def with_values(law: type[L], vector: Array) -> L:
     """The law at these parameters: `vector` of shape (parameters,), or (draws, parameters) for a bundle."""
-    names = list(parameters(law))
     if vector.ndim == 1:
-        return law(**{name: float(value) for name, value in zip(names, vector, strict=True)})
-    return law(**{name: vector[:, i : i + 1] for i, name in enumerate(names)})
+        return law(**{name: float(value) for name, value in zip(names(law), vector, strict=True)})
+    return law(**{name: vector[:, i : i + 1] for i, name in enumerate(names(law))})

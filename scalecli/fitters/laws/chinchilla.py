@@ -45,8 +45,8 @@ class Chinchilla:
     def optimal_params(self, flops: Array | float) -> Array | float:
         """N* = G (C/6)^(beta/(alpha+beta)) with G = (alpha A / beta B)^(1/(alpha+beta)); C = 6 N D."""
         total = self.alpha + self.beta
-        ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
-        return ratio * (flops / 6) ** (self.beta / total)
+        balance: float = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
+        return balance * (flops / 6) ** (self.beta / total)
 
     def optimal_tokens(self, flops: Array | float) -> Array | float:
         """D* = C / (6 N*)."""
