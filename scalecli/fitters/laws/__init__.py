@@ -8,8 +8,17 @@ from typing import Any
 from scalecli.errors import DataError
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.critical_batch import CriticalBatch
+from scalecli.fitters.laws.envelope import Envelope
+from scalecli.fitters.laws.isoflop import IsoFlop
+from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
 
-LAWS: tuple[type[Any], ...] = (Chinchilla, CriticalBatch)
+LAWS: tuple[type[Any], ...] = (
+    Chinchilla,
+    CriticalBatch,
+    Envelope,
+    IsoFlop,
+    IsoFlopCubic,
+)
 
 
 def law_named(name: str) -> type[Any]:

@@ -14,9 +14,9 @@ from scalecli.fitters.law import Array, Columns, Param
 class CriticalBatch:
     """S(B) = S_min (1 + B_crit / B)  [steps to a target loss]; B: tokens a step.
 
-    The same curve as (S / S_min - 1) (E / E_min - 1) = 1 with E = S B tokens and E_min = S_min B_crit. One fit is
-    one target loss. Training at B = B_crit costs twice the steps and twice the tokens of the two limits.
-    McCandlish et al. 2018, equations 2.11 and 2.12.
+    The same curve as (S / S_min - 1) (E / E_min - 1) = 1 with E = S B tokens and E_min = S_min B_crit. One
+    fit is one target loss. Training at B = B_crit costs twice the steps and twice the tokens of the two
+    limits. McCandlish et al. 2018, equations 2.11 and 2.12.
     """
 
     name: ClassVar[str] = "critical-batch"
@@ -53,7 +53,7 @@ class CriticalBatch:
         return extra_tokens * self.B_crit
 
     def batch_at_overhead(self, overhead: float, from_batch: float) -> Array | float:
-        """The batch whose steps exceed linear scaling from `from_batch` by `overhead` (Zhang et al. 2024: 0.2).
+        """The batch whose steps exceed linear scaling from `from_batch` by `overhead` (Zhang et al.: 0.2).
 
         S(B) B = (1 + overhead) S(B0) B0 gives B = overhead B_crit + (1 + overhead) B0.
         """

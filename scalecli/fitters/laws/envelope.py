@@ -1,0 +1,74 @@
+"""Approach 1: the best size at a FLOP budget, from the lower envelope of loss curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalecli.fitters.law import Array, Columns, Param
+from scalecli.fitters.laws.isoflop import power_line
+
+GRID = 200
+"""FLOP values, evenly spaced in log FLOPs, at which the lowest curve is read off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """N*(C) = a C^b  [parameters]; C: FLOPs; a line through the sizes whose loss curves are lowest.
+
+    Rows of equal `params` make one curve of loss over FLOPs (checkpoints, or runs of several lengths).
+    Where the lowest curve is that of the smallest or largest size present, the optimum lies outside and the
+    point does not count. Hoffmann et al. 2022, section 3.1 (approach 1).
+    """
+
+    name: ClassVar[str] = "envelope"
+    inputs: ClassVar[tuple[str, ...]] = ("flops",)
+    output: ClassVar[str] = "params_optimal"
+    required: ClassVar[tuple[str, ...]] = ("flops", "params")
+    sources: ClassVar[tuple[str, ...]] = ("hoffmann2022",)
+
+    a: Annotated[float, Param(1e-30, 1e30, unit="parameters", log=True)]
+    b: Annotated[float, Param(-1.0, 3.0)]
+
+    def predict(self, x: Columns) -> Array:
+        return self.a * x["flops"] ** self.b
+
+    def gradient(self, x: Columns) -> Array:
+        power = x["flops"] ** self.b
+        return np.stack([power, self.a * power * np.log(x["flops"])], axis=-1)
+
+    def optimal_params(self, flops: Array | float) -> Array | float:
+        """N*(C) = a C^b."""
+        return self.a * flops**self.b
+
+    def optimal_tokens(self, flops: Array | float) -> Array | float:
+        """D* = C / (6 N*), for FLOPs counted as 6 N D."""
+        return flops / (6 * self.optimal_params(flops))
+
+    @classmethod
+    def estimate(cls, x: Columns, y: Array, weights: Array) -> Array:
+        grid = np.geomspace(x["flops"].min(), x["flops"].max(), GRID)
+        sizes = np.unique(x["params"])
+        best = np.stack([_best_sizes(x, y, row > 0, sizes, grid) for row in weights])
+        return power_line(grid, best)
+
+
+def _best_sizes(x: Columns, loss: Array, used: NDArray[np.bool_], sizes: Array, grid: Array) -> Array:
+    """The size of the lowest curve at every FLOP value, shape (grid,); NaN where it is not bracketed."""
+    curves = np.stack([_curve(x["flops"], loss, used & (x["params"] == size), grid) for size in sizes])
+    present = np.isfinite(curves)
+    lowest = np.where(present, curves, np.inf).argmin(axis=0)
+    smallest, largest = present.argmax(axis=0), len(sizes) - 1 - present[::-1].argmax(axis=0)
+    return np.where((lowest > smallest) & (lowest < largest), sizes[lowest], np.nan)
+
+
+def _curve(flops: Array, loss: Array, rows: NDArray[np.bool_], grid: Array) -> Array:
+    """Log loss at the FLOP values, interpolated in log FLOPs between one size's rows; NaN outside them."""
+    if not rows.any():
+        return np.full(len(grid), np.nan)
+    order = np.argsort(flops[rows], kind="stable")
+    at, value = np.log(flops[rows][order]), np.log(loss[rows][order])
+    return np.asarray(np.interp(np.log(grid), at, value, left=np.nan, right=np.nan), dtype=float)
