@@ -11,6 +11,7 @@ from scalecli.fitters.laws.critical_batch import CriticalBatch
 from scalecli.fitters.laws.envelope import Envelope
 from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
+from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 
 LAWS: tuple[type[Any], ...] = (
     Chinchilla,
@@ -18,6 +19,7 @@ LAWS: tuple[type[Any], ...] = (
     Envelope,
     IsoFlop,
     IsoFlopCubic,
+    LandscapeTwoStage,
 )
 
 

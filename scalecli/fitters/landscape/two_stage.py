@@ -1,0 +1,56 @@
+"""The two-stage way: a vertex per setting, then power laws through the vertices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scalecli.errors import NoOptimum
+from scalecli.fitters.landscape.power import fit_power_law
+from scalecli.fitters.landscape.settings import Settings
+from scalecli.fitters.landscape.tuned_loss import fit_tuned_loss
+from scalecli.fitters.landscape.vertex import Vertices, find_vertices
+from scalecli.fitters.law import Array
+
+
+def two_stage(settings: Settings, weights: Array) -> Array:
+    """Tuned loss (5), lr* (3), batch* (3), curvatures (3): shape (draws, 14), from row weights (draws, rows).
+
+    Raises `NoOptimum` when no setting has its minimum inside what was tried; a draw without one is NaN.
+    """
+    vertices = find_vertices(settings, weights)
+    if np.isnan(vertices.log_rate).all():
+        raise NoOptimum(
+            f"none of the {settings.count} (params, tokens) settings has its best loss inside what was tried",
+            hint="add learning rates (and batches) beyond the best run of each setting: scalecli design",
+        )
+    share = _setting_weights(settings, weights)
+    if np.isnan(vertices.log_batch).all():
+        used = np.bincount(settings.label, settings.log_batch) / np.bincount(settings.label)
+        located, log_batch = np.isfinite(vertices.log_rate), np.broadcast_to(used, share.shape)
+    else:
+        located, log_batch = np.isfinite(vertices.log_batch), vertices.log_batch
+    share = np.where(located, share, 0.0)
+    rate = fit_power_law(settings, np.where(located, vertices.log_rate, np.nan), share)
+    batch = fit_power_law(settings, log_batch, share)
+    loss = fit_tuned_loss(settings, np.where(located, vertices.loss, np.nan), share)
+    curvature = _mean_curvature(vertices, share)
+    raw = np.concatenate(
+        [loss, np.exp(rate[:, :1]), rate[:, 1:], np.exp(batch[:, :1]), batch[:, 1:], curvature], axis=1
+    )
+    raw[share.sum(axis=1) == 0] = np.nan
+    return raw
+
+
+def _setting_weights(settings: Settings, weights: Array) -> Array:
+    """Each setting's share (draws, settings): one under unit row weights."""
+    labels = np.eye(settings.count)[settings.label]
+    shares: Array = (weights * settings.weights()) @ labels
+    return shares
+
+
+def _mean_curvature(vertices: Vertices, share: Array) -> Array:
+    """Over settings; the mean of positive definite matrices is one, too."""
+    known = np.where(share[..., None] > 0, vertices.curvature, 0.0)
+    total = np.where(share > 0, share, 0.0).sum(axis=1)[:, None]
+    mean: Array = (known * share[..., None]).sum(axis=1) / np.where(total > 0, total, 1.0)
+    return mean
