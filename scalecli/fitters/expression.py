@@ -161,32 +161,11 @@ def exponents(expression: Expression) -> frozenset[str]:
             assert_never(expression)
 
 
-def without(expression: Expression, gone: frozenset[str]) -> Expression:
-    """The expression with these names set to 0."""
-    match expression:
-        case Number():
-            return expression
-        case Name(name):
-            return ZERO if name in gone else expression
-        case Sum(left, right):
-            return add(without(left, gone), without(right, gone))
-        case Product(left, right):
-            return multiply(without(left, gone), without(right, gone))
-        case Power(base, exponent):
-            return power(without(base, gone), without(exponent, gone))
-        case Log(argument):
-            return Log(without(argument, gone))
-        case Exp(argument):
-            return Exp(without(argument, gone))
-        case _:
-            assert_never(expression)
-
-
 def linear_names(expression: Expression, candidates: tuple[str, ...]) -> tuple[str, ...]:
-    """Names in which the expression is jointly linear (all of them 0 makes it 0), taken in order; or none."""
+    """Names in which the expression is jointly linear, up to a constant, taken in order."""
     chosen: tuple[str, ...] = ()
     for name in candidates:
         together = frozenset({*chosen, name})
         if not any(names(derivative(expression, one)) & together for one in together):
             chosen = (*chosen, name)
-    return chosen if without(expression, frozenset(chosen)) == ZERO else ()
+    return chosen

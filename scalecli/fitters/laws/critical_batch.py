@@ -23,6 +23,7 @@ class CriticalBatch:
     inputs: ClassVar[tuple[str, ...]] = ("batch_tokens",)
     output: ClassVar[str] = "steps"
     sources: ClassVar[tuple[str, ...]] = ("mccandlish2018",)
+    linear: ClassVar[tuple[str, ...]] = ("S_min",)
 
     S_min: Annotated[float, Param(1e-3, 1e12, unit="steps", log=True)]
     B_crit: Annotated[float, Param(1e-3, 1e15, unit="tokens", log=True)]
