@@ -1,0 +1,49 @@
+"""The model that `--params` or `--layers --width ...` name on the command line."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from scalecli.accounting.shape import ModelShape
+
+# Llama's feed-forward width is 8/3 of the model's (2302.13971, section 2.1), rounded up to a multiple of this.
+FFN_MULTIPLE = 256
+
+
+def shape_of(
+    layers: int | None,
+    width: int | None,
+    ffn: int | None,
+    heads: int | None,
+    kv_heads: int | None,
+    vocab: int,
+) -> ModelShape | None:
+    """The shape, or None when neither depth nor width is given; a usage error when only one is."""
+    if layers is None and width is None:
+        return None
+    if layers is None or width is None:
+        raise typer.BadParameter("--layers and --width go together", param_hint="--layers")
+    from scalecli.accounting.shape import ModelShape
+
+    heads = heads or _heads(width)
+    multiple = FFN_MULTIPLE if width >= FFN_MULTIPLE else 8
+    return ModelShape(
+        layers=layers,
+        width=width,
+        ffn=ffn or math.ceil(8 * width / 3 / multiple) * multiple,
+        heads=heads,
+        kv_heads=kv_heads or heads,
+        vocab=vocab,
+    )
+
+
+def _heads(width: int) -> int:
+    """Heads of 128 for wide models and of 64 for others, as far as they divide the width."""
+    for head_dim in (128, 64, 32, 16) if width >= 2048 else (64, 32, 16):
+        if width % head_dim == 0:
+            return width // head_dim
+    return 1

@@ -1,0 +1,110 @@
+"""A plan as Markdown, for a pull request or a design document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from scalecli.plan.document import Interval, Line, Plan
+from scalecli.units import format_bytes, format_count
+
+
+def to_markdown(plan: Plan) -> str:
+    """The whole plan: recommendation first, then what it rests on."""
+    return "\n".join(_document(plan)) + "\n"
+
+
+def _document(plan: Plan) -> Iterator[str]:
+    target = plan.target
+    yield f"# Plan: {format_count(target.params)} parameters on {format_count(target.tokens)} tokens"
+    yield ""
+    yield from _recommendation(plan)
+    if plan.warnings:
+        yield "## Warnings"
+        yield ""
+        yield from (f"- **{warning.code}** {_escape(warning.message)}" for warning in plan.warnings)
+        yield ""
+    yield "## Every value, its rule and its source"
+    yield ""
+    yield from _table(("value", "", "unit", "rule", "source"), (_line(line) for line in plan.lines))
+    if plan.batch.tradeoff:
+        yield "## What another batch size would cost"
+        yield ""
+        rows = (
+            (format_count(c.batch_tokens), str(c.steps), _share(c.extra_tokens_fraction), _number(c.learning_rate), _number(c.days))
+            for c in plan.batch.tradeoff
+        )
+        yield from _table(("batch [tokens]", "steps", "extra tokens", "learning rate", "days"), rows)
+    if plan.memory is not None:
+        yield f"## Memory of one device: {format_bytes(plan.memory.per_device_bytes)}, highest at {plan.memory.peak.moment}"
+        yield ""
+        yield from _table(("term", "bytes", "rule"), ((t.name, format_bytes(t.bytes), t.rule) for t in plan.memory.terms))
+    if plan.presets:
+        yield "## What published rules say here"
+        yield ""
+        rows = (
+            (p.source, p.quantity, _count(p.batch_tokens), _number(p.learning_rate), "yes" if p.valid else "no", p.note)
+            for p in plan.presets
+        )
+        yield from _table(("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note"), rows)
+
+
+def _recommendation(plan: Plan) -> Iterator[str]:
+    batch, rate = plan.batch, plan.learning_rate
+    rows = [
+        ("batch", f"{_span(batch.tokens, count=True)} tokens, run as {batch.sequences} sequences of {batch.sequence_length}"),
+        ("steps", str(batch.steps)),
+        ("peak learning rate", _span(rate.peak)),
+        ("schedule", f"{rate.schedule}, warm-up {_count(rate.warmup_tokens)} tokens, decay over {_count(rate.decay_tokens)}"),
+        ("loss", f"{_span(plan.loss)} nats/token"),
+    ]
+    if batch.flat_range_tokens:
+        low, high = batch.flat_range_tokens
+        rows.insert(1, ("batch within 0.1 % of the loss", f"{format_count(low)} … {format_count(high)} tokens"))
+    if rate.flat_range:
+        low, high = rate.flat_range
+        rows.insert(-2, ("rate within 0.1 % of the loss", f"{low:.3g} … {high:.3g}"))
+    if plan.cost is not None:
+        rows.append(("time", f"{_span(plan.cost.days)} days at MFU {_span(plan.cost.mfu)}"))
+    yield from _table(("", "recommended"), rows)
+
+
+def _line(line: Line) -> Sequence[str]:
+    value = line.value if isinstance(line.value, str) else _number(line.value)
+    if line.low is not None and line.high is not None:
+        value = f"{value} ({_number(line.low)} … {_number(line.high)})"
+    rule = line.rule if line.warning is None else f"{line.rule}; {line.warning}"
+    return line.name, value, line.unit, rule, line.source
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + " --- |" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(_escape(cell) for cell in row) + " |"
+    yield ""
+
+
+def _escape(text: str) -> str:
+    """Keep a cell a cell, and angle brackets from becoming HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+
+
+def _span(found: Interval | None, *, count: bool = False) -> str:
+    if found is None:
+        return "not known"
+    read = format_count if count else _number
+    if found.low is None or found.high is None:
+        return read(found.value)
+    return f"{read(found.value)} ({read(found.low)} … {read(found.high)})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else format_count(value)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1%}"

@@ -1,0 +1,237 @@
+"""JSON Schemas (draft 2020-12) of every document that a command prints."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scalecli.errors import ExportError
+from scalecli.plan.document import Interval, MemoryPart, Plan, Warning
+
+
+class _Open(BaseModel):
+    """A document that may gain keys; those named here are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Dropped(_Open):
+    reason: str
+    count: int
+
+
+class _Rows(_Open):
+    read: int
+    used: int
+    dropped: list[_Dropped]
+
+
+class _Parameter(_Open):
+    value: float
+    low: float | None
+    high: float | None
+    std: float | None
+
+
+class _Objective(_Open):
+    name: str
+    delta: float | None
+    value: float | None = Field(description="a sum over rows; null for laws that are procedures")
+
+
+class _Convergence(_Open):
+    starts: int
+    agree: int
+    gradient_norm: float | None
+
+
+class _Score(_Open):
+    heldout_rows: int
+    mean_abs_log_error: float
+    coverage: float | None
+
+
+class FitDocument(_Open):
+    """`fit --json`; `--out` adds draws, domain and formula."""
+
+    schema_name: Literal["scalecli/fit/1"] = Field(alias="schema")
+    law: str
+    inputs: list[str]
+    output: str
+    parameters: dict[str, _Parameter]
+    interval: float
+    objective: _Objective
+    status: Literal["converged", "at_bound", "starts_disagree", "max_iterations"]
+    convergence: _Convergence
+    rows: _Rows
+    groups: int
+    validation: _Score | None
+    warnings: list[Warning]
+    provenance: dict[str, Any]
+
+
+class _Point(_Open):
+    at: dict[str, float]
+    value: float | None
+    low: float | None
+    high: float | None
+    interval: float
+    extrapolation: float | None
+
+
+class PredictionDocument(_Open):
+    """`predict --json`."""
+
+    schema_name: Literal["scalecli/prediction/1"] = Field(alias="schema")
+    points: list[_Point]
+    warnings: list[Warning]
+
+
+class _Held(_Open):
+    at: dict[str, float]
+    measured: float
+    predicted: float
+    low: float | None
+    high: float | None
+
+
+class ValidationDocument(_Open):
+    """`validate --json`."""
+
+    schema_name: Literal["scalecli/validation/1"] = Field(alias="schema")
+    law: str
+    train_rows: int
+    heldout_rows: int
+    mean_abs_log_error: float
+    rms_log_error: float
+    bias: float
+    coverage: float | None
+    interval: float
+    points: list[_Held]
+
+
+class RankingDocument(_Open):
+    """`validate --law all --json`: best first."""
+
+    schema_name: Literal["scalecli/validation-ranking/1"] = Field(alias="schema")
+    laws: list[ValidationDocument]
+
+
+class _Failure(_Open):
+    run_id: str
+    reason: str
+
+
+class SweepDocument(_Open):
+    """`probe sweep --json`."""
+
+    schema_name: Literal["scalecli/sweep/1"] = Field(alias="schema")
+    planned: int
+    finished: int
+    skipped: int
+    failed: list[_Failure]
+    store: str
+    seconds: float
+
+
+class SweepEstimateDocument(_Open):
+    """`probe sweep --dry-run --json`."""
+
+    schema_name: Literal["scalecli/sweep-estimate/1"] = Field(alias="schema")
+    runs: int
+    flops: float
+    seconds: float
+    bytes: int
+
+
+class MemoryDocument(MemoryPart):
+    """`memory --json`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_name: Literal["scalecli/memory/1"] = Field(alias="schema")
+    target: dict[str, Any]
+
+
+class RunsDocument(_Open):
+    """`runs list --json`."""
+
+    schema_name: Literal["scalecli/runs/1"] = Field(alias="schema")
+    source: str
+    rows: _Rows
+    runs: list[dict[str, Any]]
+
+
+class _LawSummary(_Open):
+    name: str
+    inputs: list[str]
+    output: str
+    formula: str
+    sources: list[str]
+
+
+class LawsDocument(_Open):
+    """`laws list --json`."""
+
+    schema_name: Literal["scalecli/laws/1"] = Field(alias="schema")
+    laws: list[_LawSummary]
+
+
+class LawDocument(_LawSummary):
+    """`laws show NAME --json`."""
+
+    schema_name: Literal["scalecli/law/1"] = Field(alias="schema")
+    description: str
+    parameters: list[dict[str, Any]]
+    published: list[dict[str, Any]]
+    references: dict[str, str]
+
+
+class _Rival(_Open):
+    name: str
+    batch_tokens: float
+    learning_rate: float
+    loss: float
+    gain: float | None = Field(description="loss of the alternative minus loss of the recommendation [nats/token]")
+
+
+class QuickstartDocument(_Open):
+    """`quickstart --json`: the prediction, made before the target was trained, against what was measured."""
+
+    schema_name: Literal["scalecli/quickstart/1"] = Field(alias="schema")
+    predicted: Interval
+    measured: dict[str, Any]
+    alternatives: list[_Rival]
+    files: dict[str, str]
+
+
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "fit": FitDocument,
+    "law": LawDocument,
+    "laws": LawsDocument,
+    "memory": MemoryDocument,
+    "plan": Plan,
+    "prediction": PredictionDocument,
+    "quickstart": QuickstartDocument,
+    "runs": RunsDocument,
+    "sweep": SweepDocument,
+    "sweep-estimate": SweepEstimateDocument,
+    "validation": ValidationDocument,
+    "validation-ranking": RankingDocument,
+}
+
+
+def document_names() -> list[str]:
+    """Names that `scalecli schema` takes."""
+    return sorted(DOCUMENTS)
+
+
+def document_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of a document; `ExportError` with close names when there is none."""
+    if name not in DOCUMENTS:
+        close = get_close_matches(name, DOCUMENTS) or document_names()
+        raise ExportError(f"there is no document {name!r}; there are {', '.join(close)}", hint="scalecli schema")
+    schema = DOCUMENTS[name].model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,58 @@
+"""The fits a plan rests on, by what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalecli.errors import PlanError
+from scalecli.fitters.fit import Fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSet:
+    """At most one fit for each question; which one a fit answers is told by what its law can be asked."""
+
+    loss: Fit | None = None
+    landscape: Fit | None = None
+    critical_batch: Fit | None = None
+
+    @property
+    def all(self) -> list[Fit]:
+        return [fit for fit in (self.loss, self.landscape, self.critical_batch) if fit is not None]
+
+    def setup(self) -> dict[str, Any]:
+        """The recipe that the runs held fixed (optimizer, betas, schedule, ...), the landscape's runs first."""
+        for fit in (self.landscape, self.loss, self.critical_batch):
+            if fit is not None and fit.provenance.get("setup"):
+                return dict(fit.provenance["setup"])
+        return {}
+
+
+def question(fit: Fit) -> str:
+    """Which of FitSet's questions the fit answers; `PlanError` when none."""
+    if hasattr(fit.law, "optimal_learning_rate"):
+        return "landscape"
+    if fit.law.name.startswith("critical-batch"):
+        return "critical_batch"
+    if fit.law.output == "loss":
+        return "loss"
+    raise PlanError(
+        f"a plan cannot use a fit of the law {fit.law.name!r}",
+        hint="give fits of a loss law, a landscape or a critical batch size",
+    )
+
+
+def fit_set(fits: Sequence[Fit]) -> FitSet:
+    """Sort fits by question; `PlanError` when two answer the same one."""
+    sorted_fits: dict[str, Fit] = {}
+    for fit in fits:
+        asked = question(fit)
+        if asked in sorted_fits:
+            raise PlanError(
+                f"both {sorted_fits[asked].law.name!r} and {fit.law.name!r} answer for the {asked.replace('_', ' ')}",
+                hint="give one --fit for each question",
+            )
+        sorted_fits[asked] = fit
+    return FitSet(**sorted_fits)

@@ -1,0 +1,83 @@
+"""The predicted loss of the target, and how much loss is worth in compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scalecli.errors import PlanError
+from scalecli.fitters.fit import Fit
+from scalecli.fitters.fit import Interval as FitInterval
+from scalecli.plan.notes import Notes
+from scalecli.plan.target import Target
+
+# Where the data end, an interval is a statement about the law; past this factor beyond them it is called so.
+FAR_EXTRAPOLATION = 100.0
+
+
+def inputs_of(law: Any, target: Target) -> dict[str, np.ndarray[Any, Any]]:
+    """The target as the law's inputs, each of shape (1,); `PlanError` when the law asks for what a target lacks."""
+    columns = target.columns()
+    missing = [name for name in law.inputs if name not in columns]
+    if missing:
+        raise PlanError(
+            f"the law {law.name!r} needs {', '.join(missing)}, which a plan's target does not say",
+            hint="fit a law over params and tokens",
+        )
+    return {name: np.array([columns[name]]) for name in law.inputs}
+
+
+def predict_loss(fit: Fit | None, target: Target, level: float, notes: Notes) -> FitInterval | None:
+    """Loss at the target with its predictive interval, or None with a warning."""
+    if fit is None:
+        notes.line("loss", None, unit="nats/token", rule="needs a loss law", source="none")
+        notes.warn("W-NO-LOSS-FIT", "no loss law was given: the loss of the target is not predicted")
+        return None
+    found = fit.predict(inputs_of(fit.law, target), level=level)
+    distance = float(found.extrapolation[0])
+    warning = None
+    if distance > FAR_EXTRAPOLATION:
+        warning = f"{distance:.0f}× beyond the runs"
+        notes.warn("W-EXTRAPOLATION", f"the target is {distance:.0f}× beyond the runs of the loss law")
+    value = FitInterval(value=float(found.value[0]), low=float(found.low[0]), high=float(found.high[0]))
+    notes.line("loss", value, unit="nats/token", rule=f"{fit.law.name} law", source="fit", warning=warning)
+    return value
+
+
+def loss_gain_per_compute(fit: Fit, target: Target, step: float = 1e-3) -> float:
+    """-dL/d ln C along constant tokens a parameter [nats a factor e of compute], by a central difference."""
+    columns = target.columns()
+
+    def at(change: float) -> float:
+        moved = dict(columns)
+        for name, power in (("params", 0.5), ("params_active", 0.5), ("params_non_embedding", 0.5), ("tokens", 0.5)):
+            moved[name] = columns[name] * np.exp(power * change)
+        moved["flops"] = columns["flops"] * np.exp(change)
+        moved["unique_tokens"] = moved["tokens"]
+        return float(fit.law.predict({name: np.array([moved[name]]) for name in fit.law.inputs})[0])
+
+    return -(at(step) - at(-step)) / (2 * step)
+
+
+def extra_tokens(fit: Fit, target: Target, excess: float) -> float | None:
+    """The fraction of further tokens that makes up for `excess` nats; None when no number of tokens does.
+
+    Solves L(N, D (1 + x)) = L(N, D) - excess by bisection on log(1 + x), up to a thousandfold of tokens.
+    """
+    columns: Mapping[str, float] = target.columns()
+
+    def loss(log_factor: float) -> float:
+        factor = np.exp(log_factor)
+        moved = {**columns, "tokens": columns["tokens"] * factor, "unique_tokens": columns["tokens"] * factor}
+        moved["flops"] = columns["flops"] * factor
+        return float(fit.law.predict({name: np.array([moved[name]]) for name in fit.law.inputs})[0])
+
+    wanted, low, high = loss(0.0) - excess, 0.0, np.log(1e3)
+    if loss(high) > wanted:
+        return None
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss(middle) > wanted else (low, middle)
+    return float(np.expm1(high))

@@ -1,0 +1,51 @@
+"""What a plan says beside its numbers: one line a value, with rule and source, and the warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scalecli.fitters.fit import Interval as FitInterval
+from scalecli.plan.document import Interval, Line, Warning
+
+
+@dataclass
+class Notes:
+    """Collects lines and warnings while a plan is put together."""
+
+    lines: list[Line] = field(default_factory=list)
+    warnings: list[Warning] = field(default_factory=list)
+
+    def line(
+        self,
+        name: str,
+        value: FitInterval | float | str | None,
+        *,
+        unit: str,
+        rule: str,
+        source: str,
+        warning: str | None = None,
+    ) -> None:
+        """Add a recommended value; `source` is a catalogue key, a fit's file, or `you`."""
+        low = high = None
+        if isinstance(value, FitInterval):
+            value, low, high = value.value, value.low, value.high
+        self.lines.append(
+            Line(name=name, value=value, low=low, high=high, unit=unit, rule=rule, source=source, warning=warning)
+        )
+
+    def warn(self, code: str, message: str) -> None:
+        """Add a warning once; codes begin with `W-`."""
+        warning = Warning(code=code, message=message)
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def adopt(self, warnings: list[Mapping[str, str]], origin: str) -> None:
+        """Take over the warnings of a fit that the plan rests on."""
+        for warning in warnings:
+            self.warn(warning["code"], f"{origin}: {warning['message']}")
+
+
+def as_interval(found: FitInterval | None) -> Interval | None:
+    """The document's form of an interval."""
+    return None if found is None else Interval(value=found.value, low=found.low, high=found.high)
