@@ -303,7 +303,8 @@ def _umask() -> int:
 
 
 def _csv_bytes(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False).encode()
+    # Lone surrogates, which JSON can hold and UTF-8 cannot, are written as escapes.
+    return frame.to_csv(index=False).encode("utf-8", errors="backslashreplace")
 
 
 def _jsonl_bytes(frame: pd.DataFrame) -> bytes:

@@ -1,4 +1,4 @@
-"""Reading run tables: formats, --map, --unit, --where, what is dropped, what is refused and in which words."""
+"""Reading run tables: formats, --map, --unit, --where, what is dropped, what is refused and in what words."""
 
 import io
 import json
@@ -203,6 +203,7 @@ def test_names_that_are_not_there(tmp_path, options, words):
         ("runs.jsonl", b"{\n", "not JSON"),
         ("runs.jsonl", b"[1]\n", "not an object"),
         ("runs.jsonl", b"[" * 100_000, "not JSON"),
+        ("runs.db", b"not a database, just text", "not a database"),
     ],
 )
 def test_files_that_are_no_run_table(tmp_path, name, content, words):
@@ -217,7 +218,7 @@ def test_paths_that_lead_nowhere(tmp_path):
         read_runs(tmp_path / "nothing.csv")
     with pytest.raises(DataError, match="is a folder"):
         read_runs(tmp_path)
-    with pytest.raises(DataError, match="does not exist|no file name"):
+    with pytest.raises(DataError, match=r"does not exist|no file name"):
         read_runs("nul\0byte.csv")
     with pytest.raises(DataError, match="cannot be written"):
         write_runs(FRAME, tmp_path / "no" / "folder.csv")
