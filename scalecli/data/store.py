@@ -210,7 +210,8 @@ class Store:
             return _keep_result(connection, _checked_result(record, "the driver"), "driver")
 
     def import_rows(self, runs: RunTable) -> int:
-        """Store the rows of a table as runs; returns how many are new. A missing `run_id` is made of the content.
+        """Store the rows of a table as runs; returns how many are new. A missing `run_id` is
+        made of the content.
 
         A store has one row for a run: a table of checkpoints, where a `run_id` repeats, is a `DataError`.
         """

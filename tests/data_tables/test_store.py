@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalecli.data.network import on_network_file_system
@@ -79,15 +79,15 @@ def test_a_line_cut_short_is_reported_and_the_rest_kept(store):
 @pytest.mark.parametrize(
     "line",
     [
-        b"\xff\xfe",
-        b"[]",
-        b"null",
-        b"{",
-        b'{"kind": "result", "run_id": "a"}',
-        b'{"run_id": "a"}',
-        b"[" * 10_000,
-    ]
-    + [
+        *(
+            b"\xff\xfe",
+            b"[]",
+            b"null",
+            b"{",
+            b"[" * 10_000,
+            b'{"run_id": "a"}',
+            b'{"kind": "result", "run_id": "a"}',
+        ),
         b'{"kind": "step", "run_id": "a", "step": "x"}',
         b'{"kind": "result", "run_id": "a", "status": "great"}',
     ],
@@ -286,6 +286,7 @@ RECORDS = st.one_of(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), RECORDS), max_size=12), st.randoms(use_true_random=False))
 def test_any_order_of_ingests_keeps_finished_runs_and_one_row_each(tmp_path_factory, written, random):
     path = tmp_path_factory.mktemp("fuzz") / "runs.db"
@@ -299,10 +300,7 @@ def test_any_order_of_ingests_keeps_finished_runs_and_one_row_each(tmp_path_fact
                 store.ingest(file)
             rows = store.runs()
             assert len(rows) == len(set(rows.get("run_id", [])))
-            now = {
-                run_id: status
-                for run_id, status in zip(rows.get("run_id", []), rows.get("status", []), strict=True)
-            }
+            now = dict(zip(rows.get("run_id", []), rows.get("status", []), strict=True))
             for run_id in finished:
                 assert now[run_id] == finished[run_id]
             finished = {run_id: status for run_id, status in now.items() if status in ("ok", "diverged")}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalecli.data.where import MAX_LENGTH, parse_where
@@ -95,6 +95,7 @@ WORDS = (
 PIECES = st.sampled_from([*WORDS.split(), "col(", "lambda:", '"', "\n", "\\"])
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=12).map(" ".join)))
 def test_any_text_is_a_mask_or_a_data_error(text):
     try:
