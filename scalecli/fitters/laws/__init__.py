@@ -8,18 +8,38 @@ from typing import Any
 from scalecli.errors import DataError
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.critical_batch import CriticalBatch
+from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
+from scalecli.fitters.laws.critical_batch_params_tokens import CriticalBatchParamsTokens
+from scalecli.fitters.laws.critical_batch_tokens import CriticalBatchTokens
+from scalecli.fitters.laws.encoder_decoder import EncoderDecoder
 from scalecli.fitters.laws.envelope import Envelope
+from scalecli.fitters.laws.gadre import Gadre
+from scalecli.fitters.laws.hestness import Hestness
 from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
+from scalecli.fitters.laws.kaplan_steps import KaplanSteps
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
+from scalecli.fitters.laws.noise_scale import NoiseScale
+from scalecli.fitters.laws.three_term import ThreeTerm
+from scalecli.fitters.laws.width_depth import WidthDepth
 
 LAWS: tuple[type[Any], ...] = (
     Chinchilla,
     CriticalBatch,
+    CriticalBatchLoss,
+    CriticalBatchParamsTokens,
+    CriticalBatchTokens,
+    EncoderDecoder,
     Envelope,
+    Gadre,
+    Hestness,
     IsoFlop,
     IsoFlopCubic,
+    KaplanSteps,
     LandscapeTwoStage,
+    NoiseScale,
+    ThreeTerm,
+    WidthDepth,
 )
 
 
