@@ -34,14 +34,26 @@ class ModelShape:
     experts_per_token: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "ffn", "heads", "kv_heads", "vocab", "num_experts", "experts_per_token"):
+        for name in (
+            "layers",
+            "width",
+            "ffn",
+            "heads",
+            "kv_heads",
+            "vocab",
+            "num_experts",
+            "experts_per_token",
+        ):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}; a model needs at least 1")
         if self.width % self.heads:
-            raise PlanError(f"width {self.width} is not a multiple of {self.heads} heads", hint="change --heads")
+            raise PlanError(
+                f"width {self.width} is not a multiple of {self.heads} heads", hint="change --heads"
+            )
         if self.heads % self.kv_heads:
             raise PlanError(
-                f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly", hint="change --kv-heads"
+                f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly",
+                hint="change --kv-heads",
             )
         if self.experts_per_token > self.num_experts:
             raise PlanError(f"a token cannot visit {self.experts_per_token} of {self.num_experts} experts")
@@ -126,7 +138,9 @@ def shape_for_params(
     best: ModelShape | None = None
     for layers in range(1, 257):
         shape = _shape_with_depth(layers, params, vocab, kind, head_dim, width_multiple)
-        if shape is not None and (best is None or _misfit(shape, params, kind, aspect) < _misfit(best, params, kind, aspect)):
+        if shape is not None and (
+            best is None or _misfit(shape, params, kind, aspect) < _misfit(best, params, kind, aspect)
+        ):
             best = shape
     if best is None:
         raise PlanError(

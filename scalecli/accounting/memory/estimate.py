@@ -1,0 +1,317 @@
+"""Bytes on one device in each moment of a training step, term by term."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from scalecli.accounting.memory import loss, offload, pipeline, saved, weights
+from scalecli.accounting.memory.backward import Level, Operation, highest, layer_backward
+from scalecli.accounting.memory.layout import Layout, check_layout
+from scalecli.accounting.memory.optimizers import optimizer_bytes
+from scalecli.accounting.memory.rank import Rank, rank_of
+from scalecli.accounting.memory.recipe import MOMENTS, Moment, Recipe
+from scalecli.accounting.memory.terms import RULES, Term
+from scalecli.accounting.shape import ModelShape
+from scalecli.errors import PlanError
+
+Bytes = dict[str, int]
+TOKEN_BYTES = 2 * 8  # an int64 token and its target
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Allocated bytes of the worst rank, without context, workspaces and fragmentation."""
+
+    terms: tuple[Term, ...]
+    peak_bytes: int
+    moment: Moment
+    """When the peak is reached."""
+    saved_for_backward_bytes: int
+    """Activations and weight copies of one micro-batch that wait for the backward pass."""
+    host_bytes: int
+    """Host memory for what is offloaded, pinned staging buffers included."""
+    stage: int
+    """The pipeline stage whose rank is the worst."""
+
+    @property
+    def moments(self) -> dict[Moment, int]:
+        """The highest number of bytes alive in each moment."""
+        return {moment: sum(term.moments.get(moment, 0) for term in self.terms) for moment in MOMENTS}
+
+
+def estimate_memory(
+    shape: ModelShape,
+    recipe: Recipe,
+    layout: Layout | None = None,
+    *,
+    micro_batch_sequences: int,
+    sequence_length: int,
+) -> MemoryEstimate:
+    """The closed forms summed for every pipeline stage; the worst stage is returned.
+
+    Raises PlanError if the model cannot be cut as `layout` says.
+    """
+    layout = layout or Layout()
+    if micro_batch_sequences < 1 or sequence_length < 1:
+        raise PlanError(f"a micro-batch of {micro_batch_sequences} × {sequence_length} tokens holds nothing")
+    check_layout(shape, layout, sequence_length)
+    stages = sorted({0, min(1, layout.pp - 1), layout.pp - 1})
+    estimates = [
+        _estimate_stage(shape, recipe, layout, stage, micro_batch_sequences, sequence_length)
+        for stage in stages
+    ]
+    return max(estimates, key=lambda estimate: estimate.peak_bytes)
+
+
+def _estimate_stage(
+    shape: ModelShape, recipe: Recipe, layout: Layout, stage: int, sequences: int, sequence_length: int
+) -> MemoryEstimate:
+    rank = rank_of(
+        shape, recipe, layout, micro_batch_sequences=sequences, sequence_length=sequence_length, stage=stage
+    )
+    step = _Step(rank, recipe, layout, pipeline.in_flight(layout, recipe.accumulation, stage))
+    by_moment: dict[Moment, Bytes] = {
+        "forward": step.forward(), "loss": step.loss(), "backward": step.backward(), "step": step.optimizer()
+    }  # fmt: skip
+    totals = {moment: sum(parts.values()) for moment, parts in by_moment.items()}
+    moment = max(MOMENTS, key=totals.__getitem__)
+    terms = []
+    for name, rule in RULES.items():
+        at = {m: parts.get(name, 0) for m, parts in by_moment.items()}
+        if any(at.values()):
+            terms.append(Term(name, at[moment], at, rule))
+    return MemoryEstimate(
+        terms=tuple(terms),
+        peak_bytes=totals[moment],
+        moment=moment,
+        saved_for_backward_bytes=step.saved_activations() + step.saved_casts(),
+        host_bytes=step.host_bytes(),
+        stage=stage,
+    )
+
+
+class _Step:
+    """The moments of one step on one rank; each method returns the bytes of every term at that moment's peak."""
+
+    def __init__(self, rank: Rank, recipe: Recipe, layout: Layout, micro_batches_in_flight: int) -> None:
+        self.rank, self.recipe, self.layout = rank, recipe, layout
+        gathers = layout.sharding == "zero3" and recipe.precision == "bf16-autocast"
+        # Fully sharded weights are gathered in the computed type: the stream is narrow and nothing is cast.
+        self.computed = replace(recipe, precision="bf16") if gathers else recipe
+        self.waiting = micro_batches_in_flight - 1
+        self.accumulating = recipe.accumulation > 1
+        self.states, self.temporaries = self._optimizer_bytes()
+
+    def _optimizer_bytes(self) -> tuple[int, int]:
+        sharded = self.layout.sharding in ("zero1", "zero2", "zero3")
+        return tuple(
+            -(-b // self.layout.shards) if sharded else b for b in optimizer_bytes(self.rank, self.recipe)
+        )  # type: ignore[return-value]
+
+    # What is there all the time
+
+    def static(self) -> Bytes:
+        rank, recipe, layout = self.rank, self.recipe, self.layout
+        resident = {
+            "weights": weights.weight_bytes(rank, recipe, layout),
+            "gathered weights": weights.gathered_bytes(rank, self.computed, layout),
+            "master weights": weights.master_bytes(rank, recipe, layout),
+            "averaged weights": weights.average_bytes(rank, recipe, layout),
+            "optimizer states": self.states,
+            "batch": rank.tokens * TOKEN_BYTES,
+            "waiting micro-batches": self.waiting * self.saved_activations(),
+            "communication buffers": self._communication_buffers(),
+        }
+        return offload.on_device(resident, self._layer_weight_bytes(), layout.offload)
+
+    def host_bytes(self) -> int:
+        resident = {
+            "weights": weights.weight_bytes(self.rank, self.recipe, self.layout),
+            "master weights": weights.master_bytes(self.rank, self.recipe, self.layout),
+            "optimizer states": self.states,
+            "gradients": self._gradients(self._trained()),
+            "saved activations": (self.waiting + 1) * self.saved_activations(),
+        }
+        return offload.on_host(resident, self.layout.offload)
+
+    def _layer_weight_bytes(self) -> int:
+        return self.rank.layer_weights * self.computed.compute_bytes
+
+    def _communication_buffers(self) -> int:
+        """Under zero2 and zero3 one layer's whole gradients and the buffer they are reduced from."""
+        if self.layout.sharding not in ("zero2", "zero3") or self.layout.shards == 1:
+            return 0
+        return 2 * self._layer_trained() * self.computed.weight_bytes
+
+    # Gradients
+
+    def _layer_trained(self) -> int:
+        r = self.recipe.lora_rank
+        return self.rank.adapter_weights(r) if r else self.rank.layer_weights
+
+    def _trained(self) -> int:
+        return weights.trained_weights(self.rank, self.recipe)
+
+    def _gradients(self, values: int) -> int:
+        return weights.gradient_bytes(values, self.recipe, self.layout)
+
+    def _gradients_before(self) -> int:
+        """Of earlier micro-batches of the same step."""
+        return self._gradients(self._trained()) if self.accumulating else 0
+
+    def _gradients_above(self, layers: int) -> int:
+        """Of head, final norm and the last `layers` layers."""
+        if self.accumulating:
+            return self._gradients_before()
+        top = 0
+        if self.rank.last and not self.recipe.lora_rank:
+            top = self._head_trained() + self.rank.norm_weights
+        return self._gradients(top + layers * self._layer_trained())
+
+    def _head_trained(self) -> int:
+        return 0 if self.recipe.lora_rank or not self.rank.last else self.rank.vocab * self.rank.width
+
+    # What forward keeps
+
+    def _layer_kept(self) -> int:
+        return math.ceil(saved.layer_kept(self.rank, self.computed) / self.recipe.saved_compression)
+
+    def _frozen_input(self) -> int:
+        """The first layer's norm keeps nothing if embedding and norm are frozen."""
+        if not (self.recipe.lora_rank and self.rank.first and self.recipe.recompute == "none"):
+            return 0
+        return saved.residual_saved(self.rank, self.computed) + saved.norm_statistics(
+            self.rank, self.computed
+        )
+
+    def _layers_kept(self, layers: int) -> int:
+        if layers == 0:
+            return 0
+        kept = layers * self._layer_kept() - self._frozen_input()
+        return offload.kept_on_device(kept, self._layer_kept(), self.layout.offload)
+
+    def saved_activations(self) -> int:
+        """Kept by forward for one micro-batch, loss included."""
+        top = 0
+        if self.rank.last:
+            top = loss.head_input_saved(self.rank, self.computed) + loss.log_softmax_saved(
+                self.rank, self.computed
+            )
+        return self._layers_kept(self.rank.layers) + top
+
+    def _layer_casts(self) -> int:
+        return (
+            weights.cast_bytes(self.rank.layer_matrices, self.computed)
+            if self.recipe.recompute == "none"
+            else 0
+        )
+
+    def _head_cast(self) -> int:
+        return weights.cast_bytes(self.rank.vocab * self.rank.width, self.computed) if self.rank.last else 0
+
+    def saved_casts(self) -> int:
+        """Autocast copies of weights that wait for backward; recomputed layers and chunks make theirs again."""
+        head = self._head_cast() if self.recipe.logits == "full" else 0
+        return self.rank.layers * self._layer_casts() + head
+
+    # The moments
+
+    def forward(self) -> Bytes:
+        return self.static() | {
+            "gradients": self._gradients_before(),
+            "saved activations": self._layers_kept(self.rank.layers),
+            "autocast weight copies": self.rank.layers * self._layer_casts(),
+            "working tensors": self._forward_working(),
+        }
+
+    def _forward_working(self) -> int:
+        """What the last layer and the final norm hold beyond what is kept."""
+        rank, e, r = self.rank, self.computed.compute_bytes, self.computed.stream_bytes
+        stream = rank.stream_tokens * rank.width
+        ending = stream * r * (2 if rank.last else 1) + (0 if rank.last else stream * e)
+        if self.recipe.recompute == "none":
+            return ending
+        hidden = rank.slots * rank.ffn * e
+        inside = 2 * stream * r + (3 if rank.gated else 2) * hidden
+        if self.recipe.recompute == "selective":
+            kept_blocks = (1 if rank.gated else 1) * hidden + rank.slots * rank.width * e
+            inside -= kept_blocks
+        return max(ending, inside)
+
+    def loss(self) -> Bytes:
+        if not self.rank.last:
+            return {}
+        here = self.static() | {
+            "gradients": self._gradients_before(),
+            "saved activations": self._layers_kept(self.rank.layers)
+            + loss.head_input_saved(self.rank, self.computed),
+            "autocast weight copies": self.rank.layers * self._layer_casts() + self._head_cast(),
+        }
+        return here | self._loss_peak()
+
+    def _loss_peak(self) -> Bytes:
+        rank, recipe = self.rank, self.computed
+        stream = rank.stream_tokens * rank.width
+        chunked = recipe.logits == "chunked"
+        tokens = math.ceil(rank.tokens / recipe.logit_chunks) if chunked else rank.tokens
+        gradient = self._gradients(self._head_trained()) if chunked and not self.accumulating else 0
+        pieces = (rank.tokens - tokens) * rank.width * recipe.stream_bytes
+        operations = loss.loss_backward(rank, recipe, tokens, adds_to_gradient=chunked or self.accumulating)
+        top = highest(operations, accumulating=False)
+        log_softmax = tokens * rank.vocab * loss.LOSS_BYTES
+        widened = stream * recipe.stream_bytes if recipe.stream_bytes != recipe.compute_bytes else 0
+        forward = loss.logits_forward(rank, recipe, tokens) + widened
+        backward = log_softmax + gradient + pieces + top.total
+        return {"logits and loss": max(forward, backward)}
+
+    def backward(self) -> Bytes:
+        candidates = [self._layer_backward(below) for below in {0, self.rank.layers - 1}]
+        if self.rank.first:
+            candidates.append(self._embedding_backward())
+        return max(candidates, key=lambda parts: sum(parts.values()))
+
+    def _layer_backward(self, below: int) -> Bytes:
+        """Backward of the layer that has `below` layers before it on this rank."""
+        rank, recipe = self.rank, self.computed
+        needs = not (recipe.lora_rank and rank.first and below == 0)
+        top = highest(
+            layer_backward(rank, recipe, input_needs_gradient=needs), accumulating=self.accumulating
+        )
+        own = saved.layer_saved(rank, recipe) + saved.unused_products(rank, recipe)
+        if below == 0:
+            own -= self._frozen_input()
+        gradient = rank.stream_tokens * rank.width * recipe.stream_bytes
+        casts = weights.cast_bytes(rank.layer_matrices, recipe)
+        return self.static() | {
+            "gradients": self._gradients_above(rank.layers - 1 - below) + top.gradients,
+            "saved activations": self._layers_kept(below) + own + top.saved,
+            "autocast weight copies": below * self._layer_casts() + casts + top.casts,
+            "working tensors": gradient + top.working,
+        }
+
+    def _embedding_backward(self) -> Bytes:
+        """The embedding's dense gradient beside the gradient of its output."""
+        rank, recipe = self.rank, self.computed
+        stream = rank.stream_tokens * rank.width * recipe.stream_bytes
+        if recipe.lora_rank:
+            return self.static() | {"gradients": self._gradients(self._trained())}
+        added = rank.vocab * rank.width * recipe.weight_bytes if self._adds_embedding_gradient() else 0
+        return self.static() | {
+            "gradients": self._gradients(self._trained()),
+            "working tensors": stream + added,
+        }
+
+    def _adds_embedding_gradient(self) -> bool:
+        return self.accumulating or (self.rank.tied and self.rank.last)
+
+    def optimizer(self) -> Bytes:
+        here = self.static() | {
+            "gradients": self._gradients(self._trained()),
+            "optimizer temporaries": self.temporaries,
+        }
+        return {
+            name: size
+            for name, size in here.items()
+            if name not in ("waiting micro-batches", "gathered weights")
+        }

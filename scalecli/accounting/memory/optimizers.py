@@ -1,0 +1,162 @@
+"""Bytes that each optimizer keeps between steps, and needs for a moment within one.
+
+Every function takes the trained tensors of one device and returns (states, temporaries) in bytes. Temporaries follow
+PyTorch 2.13's implementations: `loop` works on one tensor at a time, `foreach` on all at once, `fused` in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from scalecli.accounting.memory.rank import Rank
+from scalecli.accounting.memory.recipe import Recipe
+
+QUANTISED_BLOCK = (
+    256  # values that share a float32 scale in 8-bit states (Dettmers et al., 2110.02861, section 2.1)
+)
+MUON_BYTES = 2  # Newton-Schulz runs in bfloat16 (Jordan et al., Muon)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Equal trained tensors: `count` of them, each `stack` matrices of rows times columns (vectors: one row)."""
+
+    count: int
+    rows: int
+    columns: int
+    stack: int = 1
+
+    @property
+    def values(self) -> int:
+        return self.stack * self.rows * self.columns
+
+    @property
+    def is_vector(self) -> bool:
+        return self.rows == 1 and self.stack == 1
+
+
+def trained_tensors(rank: Rank, recipe: Recipe) -> tuple[Tensor, ...]:
+    """The trained tensors on one device."""
+    if recipe.lora_rank:
+        r, layers = recipe.lora_rank, rank.layers
+        sides = (rank.width, rank.packed, rank.mixed, rank.width)
+        return tuple(Tensor(layers, r, side) for side in sides)
+    d, f = rank.width, rank.ffn
+    norms = (2 * rank.layers + rank.last) * (2 if rank.layer_norm else 1)
+    tensors = [
+        Tensor(rank.layers, d, rank.packed),
+        Tensor(rank.layers, rank.mixed, d),
+        Tensor(rank.layers * (3 if rank.gated else 2), d, f, stack=rank.experts),
+        Tensor(norms, 1, d),
+        Tensor(rank.first + (rank.last and not (rank.tied and rank.first)), rank.vocab, d),
+    ]
+    if rank.routed > 1:
+        tensors.append(Tensor(rank.layers, d, rank.routed))
+    if rank.qk_norm:
+        tensors.append(Tensor(2 * rank.layers, 1, rank.qk_norm))
+    return tuple(tensor for tensor in tensors if tensor.count)
+
+
+def adamw(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """Two moments of every weight; the step holds the root of the second: one, or two of the largest in a loop."""
+    return 2 * _total(tensors) * recipe.state_bytes, _temporaries(tensors, recipe, at_once=1, in_loop=2)
+
+
+def lamb(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """AdamW's moments; the step holds the whole update, whose norm scales it, beside the root."""
+    return 2 * _total(tensors) * recipe.state_bytes, _temporaries(tensors, recipe, at_once=2, in_loop=2)
+
+
+def lion(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """One moment; the step holds the sign of an interpolation."""
+    return _total(tensors) * recipe.state_bytes, _temporaries(tensors, recipe, at_once=1, in_loop=1)
+
+
+def adamw_8bit(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """Two moments of one byte and a float32 scale a block; vectors keep float32; updated in place by one kernel."""
+    vectors = [t for t in tensors if t.is_vector]
+    matrices = [t for t in tensors if not t.is_vector]
+    scales = sum(t.count * -(-t.values // QUANTISED_BLOCK) for t in matrices) * 4
+    return 2 * (_total(matrices) + scales) + 8 * _total(vectors), 0
+
+
+def sgd(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """Nothing, with decoupled or no weight decay."""
+    return 0, 0
+
+
+def sgd_momentum(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """One momentum, updated in place."""
+    return _total(tensors) * recipe.state_bytes, 0
+
+
+def muon(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """A momentum of every matrix; vectors by AdamW. The step holds the update and two iterates of Newton-Schulz of
+    one matrix, and two Gram matrices of its shorter side."""
+    vectors = [t for t in tensors if t.is_vector]
+    matrices = [t for t in tensors if not t.is_vector]
+    states = (_total(matrices) + 2 * _total(vectors)) * recipe.state_bytes
+
+    def held(t: Tensor) -> int:
+        iterates = t.rows * t.columns * (recipe.state_bytes + 2 * MUON_BYTES)
+        return iterates + 2 * min(t.rows, t.columns) ** 2 * MUON_BYTES
+
+    return states, max((held(t) for t in matrices), default=0)
+
+
+def adafactor(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """Row and column means of squares (all squares of vectors); the step holds the estimate they span."""
+    factored = sum(t.count * (t.values if t.is_vector else t.stack * (t.rows + t.columns)) for t in tensors)
+    return factored * recipe.state_bytes, _temporaries(tensors, recipe, at_once=1, in_loop=1)
+
+
+def apollo(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """Two moments of the gradient projected to `optimizer_rank` rows, and its norm (Zhu et al., 2412.05270, table 1).
+
+    The step holds one scaled gradient; a fused or foreach step changes nothing.
+    """
+
+    def states(t: Tensor) -> int:
+        low = min(t.rows, t.columns)
+        if low <= recipe.optimizer_rank:
+            return 2 * t.values
+        return t.stack * (2 * max(t.rows, t.columns) * recipe.optimizer_rank + 2)
+
+    values = sum(t.count * states(t) for t in tensors)
+    return values * recipe.state_bytes, _largest(tensors) * recipe.state_bytes
+
+
+STATES: dict[str, Callable[[tuple[Tensor, ...], Recipe], tuple[int, int]]] = {
+    "adamw": adamw, "adamw-8bit": adamw_8bit, "lamb": lamb, "lion": lion, "muon": muon, "adafactor": adafactor,
+    "apollo": apollo, "sgd": sgd, "sgd-momentum": sgd_momentum,
+}  # fmt: skip
+
+
+def optimizer_bytes(rank: Rank, recipe: Recipe) -> tuple[int, int]:
+    """(states, temporaries) of the recipe's optimizer on one device before sharding [bytes]."""
+    tensors = trained_tensors(rank, recipe)
+    states, temporaries = STATES[recipe.optimizer](tensors, recipe)
+    return states, temporaries + _widened_gradients(tensors, recipe)
+
+
+def _widened_gradients(tensors: tuple[Tensor, ...], recipe: Recipe) -> int:
+    """With master weights the step reads gradients in float32: all at once, or one after another."""
+    if not recipe.master_weights or recipe.optimizer_impl == "fused":
+        return 0
+    return 4 * (_total(tensors) if recipe.optimizer_impl == "foreach" else _largest(tensors))
+
+
+def _temporaries(tensors: tuple[Tensor, ...], recipe: Recipe, *, at_once: int, in_loop: int) -> int:
+    if recipe.optimizer_impl == "fused":
+        return 0
+    values = at_once * _total(tensors) if recipe.optimizer_impl == "foreach" else in_loop * _largest(tensors)
+    return values * recipe.state_bytes
+
+
+def _total(tensors: Iterable[Tensor]) -> int:
+    return sum(t.count * t.values for t in tensors)
+
+
+def _largest(tensors: Iterable[Tensor]) -> int:
+    return max(t.values for t in tensors)
