@@ -1,0 +1,180 @@
+"""What one training run is: everything that decides its result, and nothing that does not.
+
+Its identity `run_id` is a hash of the resolved configuration. The device, the engine, paths, and how a batch
+is cut into micro-batches stay out: they may change speed, not the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from scalecli.accounting.flops import flops_6nd, training_flops
+from scalecli.accounting.shape import ModelShape
+from scalecli.errors import ProbeError
+from scalecli.probes.schedule import Schedule
+
+RECIPE = 1
+"""Raised when a change to the training code changes results, so that older runs are not taken for new ones.
+"""
+
+OptimizerName = Literal["adamw", "sgd", "muon", "adafactor"]
+Parametrization = Literal["standard", "mup"]
+Dtype = Literal["float32", "bfloat16"]
+OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "sgd", "muon", "adafactor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """Settings of the update rule. `beta1` is the momentum of SGD and Muon; decay is decoupled, on matrices
+    only.
+    """
+
+    name: OptimizerName = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ProbeError(f"there is no optimizer {self.name!r}", hint=f"one of {', '.join(OPTIMIZERS)}")
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ProbeError(f"{name} is {getattr(self, name):g}; it must lie in [0, 1)")
+        if self.epsilon <= 0 or self.weight_decay < 0:
+            raise ProbeError(
+                f"epsilon {self.epsilon:g} must be positive and decay {self.weight_decay:g} not negative"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A fixed held-out set: `sequences` of them, evenly spaced, the same for every run on the corpus.
+
+    `every` adds a reading each so many steps along the way; 0 reads at the end only.
+    """
+
+    sequences: int = 256
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sequences < 2 or self.every < 0:
+            raise ProbeError(
+                f"an evaluation of {self.sequences} sequences every {self.every} steps has no standard error",
+                hint="use at least 2 sequences",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """One proxy training. `data` says where the corpus is, `data_sha256` which one it must be.
+
+    `base_width` is the width at which muP leaves the standard parametrisation as it is; `unique_tokens`
+    limits the training set, to study repetition.
+    """
+
+    shape: ModelShape
+    data: str
+    data_sha256: str
+    sequence_length: int
+    batch_sequences: int
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    grad_clip: float = 1.0
+    dtype: Dtype = "float32"
+    parametrization: Parametrization = "standard"
+    base_width: int = 64
+    unique_tokens: int | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_length", "batch_sequences", "steps", "base_width"):
+            if getattr(self, name) < 1:
+                raise ProbeError(f"{name} is {getattr(self, name)}; a run needs at least 1")
+        if not self.learning_rate > 0:
+            raise ProbeError(f"a learning rate of {self.learning_rate:g} trains nothing")
+        if self.grad_clip < 0:
+            raise ProbeError(
+                f"a gradient clip of {self.grad_clip:g} is negative", hint="0 switches clipping off"
+            )
+        if self.parametrization == "mup" and self.optimizer.name != "adamw":
+            raise ProbeError(
+                f"the muP multipliers are Adam's, not {self.optimizer.name}'s", hint="use adamw with muP"
+            )
+        if self.unique_tokens is not None and self.unique_tokens <= self.sequence_length:
+            raise ProbeError(f"{self.unique_tokens} unique tokens make no sequence of {self.sequence_length}")
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch_sequences * self.sequence_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, repetitions counted."""
+        return self.steps * self.batch_tokens
+
+    @property
+    def flops_6nd(self) -> float:
+        """6 N D with all weights that one token passes through [FLOP]."""
+        return flops_6nd(self.shape.params_active, self.tokens)
+
+    @property
+    def flops_exact(self) -> float:
+        """Training FLOPs with attention and head counted, embedding look-ups not [FLOP]."""
+        return training_flops(self.shape, self.tokens, self.sequence_length)
+
+    @property
+    def run_id(self) -> str:
+        """Identity: equal for configurations that train the same model on the same data in the same way."""
+        return self._hash(without=("data",))
+
+    @property
+    def group(self) -> str:
+        """Cluster label: runs that share a model and a corpus."""
+        return f"{self.shape.params}-{_digest({'shape': asdict(self.shape), 'data': self.data_sha256})[:8]}"
+
+    @property
+    def family(self) -> str:
+        """Runs of one family differ in length only, and agree until the shorter one's schedule bends."""
+        return self._hash(without=("data", "steps"))
+
+    def _hash(self, *, without: tuple[str, ...]) -> str:
+        resolved = {key: value for key, value in asdict(self).items() if key not in without}
+        return _digest({"recipe": RECIPE, **resolved})[:16]
+
+    def for_tokens(self, tokens: float) -> ProbeConfig:
+        """The same run on about `tokens` tokens: rounded to whole steps, at least one."""
+        return replace(self, steps=max(1, round(tokens / self.batch_tokens)))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ProbeConfig:
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> ProbeConfig:
+        """Inverse of `dataclasses.asdict`; unknown and missing keys are a ProbeError that names them."""
+        _check_keys(record, cls)
+        parts = {"shape": ModelShape, "optimizer": Optimizer, "schedule": Schedule, "evaluation": Evaluation}
+        made = {key: parts[key](**value) for key, value in record.items() if key in parts}
+        return cls(**{**record, **made})
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _check_keys(record: dict[str, Any], cls: type[ProbeConfig]) -> None:
+    known = {one.name for one in fields(cls)}
+    if unknown := sorted(set(record) - known):
+        raise ProbeError(
+            f"a probe configuration has no {', '.join(unknown)}", hint=f"it has {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,81 @@
+"""What a training writes down: readings along the way, and one run with canonical columns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+
+import scalecli
+from scalecli.data.corpus import Corpus
+from scalecli.probes.batches import epoch_tokens
+from scalecli.probes.columns import Row, config_columns
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.device import device_name
+from scalecli.probes.train.trainer import HeldOutLoss
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `loss` is None unless the status is ok or the model could still be evaluated."""
+
+    status: str
+    reason: str = ""
+    loss: HeldOutLoss | None = None
+    train_loss: float | None = None
+
+
+def evaluation_row(config: ProbeConfig, step: int, loss: HeldOutLoss) -> Row:
+    """A reading of the held-out loss along the way."""
+    return {
+        "kind": "step",
+        "run_id": config.run_id,
+        "step": step,
+        "tokens": step * config.batch_tokens,
+        "loss": _finite(loss.mean),
+        "loss_std": _finite(loss.std_error),
+    }
+
+
+def result_row(
+    config: ProbeConfig,
+    outcome: Outcome,
+    *,
+    corpus: Corpus,
+    device: torch.device,
+    seconds_per_step: float | None,
+    copies: int,
+) -> Row:
+    """The run, every canonical column that applies, and these besides: `flops_exact`, `train_loss`,
+    `loss_bits_per_byte`, `copies` (runs trained side by side), `seconds`."""
+    loss = outcome.loss
+    return {
+        "kind": "result",
+        "status": outcome.status,
+        "status_reason": outcome.reason,
+        **config_columns(config),
+        "unique_tokens": min(
+            config.tokens, epoch_tokens(corpus.train[: config.unique_tokens], config.sequence_length)
+        ),
+        "dataset": corpus.name,
+        "bytes_per_token": corpus.bytes_per_token,
+        "loss_kind": "validation",
+        "loss": _finite(loss.mean) if loss else None,
+        "loss_std": _finite(loss.std_error) if loss else None,
+        "loss_bits_per_byte": _finite(loss.mean / math.log(2) / corpus.bytes_per_token) if loss else None,
+        "train_loss": _finite(outcome.train_loss) if outcome.train_loss is not None else None,
+        "seconds": config.steps * seconds_per_step if seconds_per_step else None,
+        "tokens_per_second": config.batch_tokens / seconds_per_step if seconds_per_step else None,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "copies": copies,
+        "device": device_name(device),
+        "versions": f"scalecli {scalecli.__version__}, torch {torch.__version__}",
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN: what is not finite is null, and the status says why."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,231 @@
+"""Training runs from start to result: alone, side by side, or branching from one trunk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scalecli.data.corpus import Corpus
+from scalecli.errors import DataError, ProbeError
+from scalecli.probes.columns import Row
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
+from scalecli.probes.train.rows import Outcome, evaluation_row, result_row
+from scalecli.probes.train.trainer import Trainer
+
+WINDOW_STEPS = 16
+"""Steps between looks at the losses: each look waits for the device."""
+HOPELESS_NATS = 1.0
+"""A training loss this far above that of guessing counts as diverged."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Progress of a run, or of several side by side; `loss` is the first one's mean over the last window."""
+
+    run_id: str
+    step: int
+    steps: int
+    loss: float
+
+
+OnStep = Callable[[StepReport], None]
+
+
+def train(
+    config: ProbeConfig,
+    *,
+    corpus: Corpus,
+    device: str = "auto",
+    threads: int = 1,
+    micro_batch_sequences: int | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[Row]:
+    """One proxy training. Yields readings of the held-out loss, then the run.
+
+    A run that diverges or runs out of memory ends with that status and a reason; it raises nothing.
+
+    Raises:
+        DataError: the corpus is too small, or not the one that the configuration was made for.
+        ProbeError: the device does not exist, or the micro-batch does not divide the batch.
+    """
+    return train_together(
+        [config],
+        corpus=corpus,
+        device=device,
+        threads=threads,
+        micro_batch_sequences=micro_batch_sequences,
+        on_step=on_step,
+    )
+
+
+def train_together(
+    configs: Sequence[ProbeConfig],
+    *,
+    corpus: Corpus,
+    device: str = "auto",
+    threads: int = 1,
+    micro_batch_sequences: int | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[Row]:
+    """Trains runs that `stackable` and `family` allow to share work, with the results that each would have
+    alone.
+
+    Runs that differ in seed, learning rate or weight decay train side by side as copies of one stacked model;
+    runs that differ in length branch from one trunk, where the shorter one's schedule bends.
+    """
+    place = resolve_device(device)
+    _check_corpus(configs[0], corpus)
+    with cpu_settings(threads):
+        yield from _Session(configs, corpus, place, micro_batch_sequences, on_step).run()
+
+
+class _Session:
+    """One trainer carried through the lengths of its runs, shortest first."""
+
+    def __init__(
+        self,
+        configs: Sequence[ProbeConfig],
+        corpus: Corpus,
+        device: torch.device,
+        micro_batch_sequences: int | None,
+        on_step: OnStep | None,
+    ) -> None:
+        self.by_length = lengths(configs)
+        self.corpus = corpus
+        self.device = device
+        self.micro_batch_sequences = micro_batch_sequences
+        self.on_step = on_step
+        self.watch = Stopwatch(device)
+        self.window: list[Tensor] = []
+        self.last_losses: list[float] = []
+        self.steps_timed = 0
+
+    def run(self) -> Iterator[Row]:
+        pending = list(self.by_length)
+        try:
+            self.trainer = Trainer(
+                self.by_length[0],
+                self.corpus,
+                device=self.device,
+                micro_batch_sequences=self.micro_batch_sequences,
+            )
+            self.failures = [""] * len(self.by_length[0])
+            while pending:
+                yield from self._length(pending[0], last=len(pending) == 1)
+                pending.pop(0)
+        except (RuntimeError, MemoryError) as error:
+            reason = out_of_memory(error)
+            if not reason:
+                raise
+            for config in itertools.chain.from_iterable(pending):
+                yield self._result(config, Outcome("out_of_memory", reason))
+
+    def _length(self, configs: Sequence[ProbeConfig], *, last: bool) -> Iterator[Row]:
+        """Trains on to one length: along the trunk, then down its own tail."""
+        branch = max(
+            self.trainer.step, min(configs[0].schedule.branch_step(configs[0].steps), configs[0].steps)
+        )
+        yield from self._until(branch, configs)
+        trunk = None if last or branch == configs[0].steps else self.trainer.state()
+        yield from self._until(configs[0].steps, configs)
+        yield from self._results(configs)
+        if trunk is not None:
+            self.trainer.restore(trunk)
+
+    def _until(self, step: int, configs: Sequence[ProbeConfig]) -> Iterator[Row]:
+        schedule, steps, every = configs[0].schedule, configs[0].steps, configs[0].evaluation.every
+        self.watch.start()
+        while self.trainer.step < step and not all(self.failures):
+            self.window.append(self.trainer.advance(schedule.factor(self.trainer.step, steps)))
+            self.steps_timed += 1
+            now = self.trainer.step
+            if now == step or now % WINDOW_STEPS == 0:
+                self._look(configs)
+            if every and now % every == 0 and now < steps:
+                self.watch.stop()
+                losses = self.trainer.evaluate()
+                yield from (
+                    evaluation_row(*each)
+                    for each in zip(configs, itertools.repeat(now), losses, strict=False)
+                )
+                self.watch.start()
+        self.watch.stop()
+
+    def _look(self, configs: Sequence[ProbeConfig]) -> None:
+        """Reads the window's losses and marks copies that are beyond hope."""
+        self.last_losses = torch.stack(self.window).mean(dim=0).tolist()
+        self.window.clear()
+        guessing = math.log(configs[0].shape.vocab)
+        for copy, loss in enumerate(self.last_losses):
+            if not math.isfinite(loss):
+                self.failures[copy] = (
+                    self.failures[copy] or f"training loss is {loss} at step {self.trainer.step}"
+                )
+            elif loss > guessing + HOPELESS_NATS:
+                self.failures[copy] = self.failures[copy] or (
+                    f"training loss {loss:.2f} at step {self.trainer.step} is far above guessing"
+                )
+        if self.on_step:
+            first = configs[0]
+            self.on_step(StepReport(first.run_id, self.trainer.step, first.steps, self.last_losses[0]))
+
+    def _results(self, configs: Sequence[ProbeConfig]) -> Iterator[Row]:
+        losses = self.trainer.evaluate()
+        guessing = math.log(configs[0].shape.vocab)
+        for copy, (config, loss) in enumerate(zip(configs, losses, strict=True)):
+            reason = self.failures[copy]
+            if not reason and not loss.mean < guessing:
+                reason = f"held-out loss {loss.mean:.2f} is no better than guessing ({guessing:.2f})"
+            outcome = Outcome("diverged" if reason else "ok", reason, loss, self.last_losses[copy])
+            yield self._result(config, outcome)
+
+    def _result(self, config: ProbeConfig, outcome: Outcome) -> Row:
+        return result_row(
+            config,
+            outcome,
+            corpus=self.corpus,
+            device=self.device,
+            seconds_per_step=self.watch.seconds / self.steps_timed if self.steps_timed else None,
+            copies=len(self.by_length[0]),
+        )
+
+
+def stack_key(config: ProbeConfig) -> ProbeConfig:
+    """Runs with equal keys can train side by side: only seed, learning rate and weight decay differ."""
+    optimizer = replace(config.optimizer, weight_decay=0.0)
+    return replace(config, seed=0, learning_rate=1.0, optimizer=optimizer, data="")
+
+
+def lengths(configs: Sequence[ProbeConfig]) -> list[list[ProbeConfig]]:
+    """The runs by length, shortest first, each length with the same families in the same order.
+
+    Raises:
+        ProbeError: the runs are not a grid of stackable families times lengths.
+    """
+    by_steps: dict[int, list[ProbeConfig]] = {}
+    for config in sorted(configs, key=lambda config: (config.steps, config.family)):
+        by_steps.setdefault(config.steps, []).append(config)
+    grid = list(by_steps.values())
+    families = [config.family for config in grid[0]]
+    alike = {replace(stack_key(config), steps=1) for config in configs}
+    if len(alike) > 1 or any([config.family for config in row] != families for row in grid):
+        raise ProbeError("runs that train together must share all but seed, learning rate, decay and length")
+    return grid
+
+
+def _check_corpus(config: ProbeConfig, corpus: Corpus) -> None:
+    if config.data_sha256 != corpus.sha256:
+        raise DataError(
+            f"the corpus {corpus.name} has SHA-256 {corpus.sha256[:8]}, the run wants {config.data_sha256[:8]}",
+            hint="give the corpus the run was made for, or make the run anew",
+        )
+    if config.shape.vocab < corpus.vocab:
+        raise DataError(
+            f"the corpus has ids up to {corpus.vocab - 1}, the model a vocabulary of {config.shape.vocab}"
+        )

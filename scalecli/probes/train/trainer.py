@@ -1,0 +1,146 @@
+"""The training step, for one model or for a stack of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scalecli.data.corpus import Corpus
+from scalecli.errors import ProbeError
+from scalecli.probes.batches import Batches, held_out
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.decoder import Decoder, initialise
+from scalecli.probes.parametrization import Multipliers
+from scalecli.probes.train.optimizers import allocate_gradients, build_optimizers, clip_gradients, set_rates
+
+EVALUATION_TOKENS = 16_384
+"""Tokens evaluated at once: the logits of a batch stay near 16 MiB for byte vocabularies."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutLoss:
+    """Mean loss over the held-out sequences and its standard error, both [nats/token]."""
+
+    mean: float
+    std_error: float
+
+
+class Trainer:
+    """Copies that share everything but seed, learning rate and weight decay, step by step.
+
+    Raises:
+        DataError: the corpus is too small for a sequence, or not the one the configuration names.
+        ProbeError: the configurations cannot be stacked, or the micro-batch does not divide the batch.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ProbeConfig],
+        corpus: Corpus,
+        *,
+        device: torch.device,
+        micro_batch_sequences: int | None = None,
+        compile_model: bool = False,
+    ) -> None:
+        self.config = configs[0]
+        self.device = device
+        self.step = 0
+        self._accumulation = _accumulation(self.config, micro_batch_sequences)
+        multipliers = Multipliers.of(self.config.shape, self.config.parametrization, self.config.base_width)
+        self.model = Decoder(self.config.shape, multipliers, copies=len(configs))
+        initialise(self.model, [config.seed for config in configs])
+        self.model.to(device)
+        self._forward = torch.compile(self.model, dynamic=False) if compile_model else self.model
+        allocate_gradients(self.model)
+        self.optimizers = build_optimizers(self.model, configs)
+        limits = [config.grad_clip or math.inf for config in configs]
+        self._clip = torch.tensor(limits, device=device) if self.config.grad_clip else None
+        self._batches = [_batches(config, corpus, device) for config in configs]
+        self._held_out = held_out(
+            corpus.validation,
+            sequence_length=self.config.sequence_length,
+            sequences=self.config.evaluation.sequences,
+            device=device,
+        )
+
+    def advance(self, rate_factor: float) -> Tensor:
+        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,), on
+        the device.
+        """
+        self.model.zero_grad(set_to_none=False)
+        batch = torch.stack([batches.at(self.step) for batches in self._batches])
+        losses = torch.zeros(len(self._batches), device=self.device)
+        for part in batch.chunk(self._accumulation, dim=1):
+            loss = self.sequence_losses(part).mean(dim=1) / self._accumulation
+            # Copies share no weights, so the gradient of the sum is each copy's own.
+            loss.sum().backward()
+            losses += loss.detach()
+        if self._clip is not None:
+            clip_gradients(self.model, self._clip)
+        set_rates(self.optimizers, rate_factor)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return losses
+
+    def sequence_losses(self, batch: Tensor) -> Tensor:
+        """Mean cross-entropy of each sequence of (c, b, t + 1), as (c, b) [nats/token]."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            logits = self._forward(batch[..., :-1])
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), batch[..., 1:].flatten(), reduction="none")
+        return losses.view(*batch.shape[:2], -1).mean(dim=-1)
+
+    @torch.no_grad()
+    def evaluate(self) -> list[HeldOutLoss]:
+        """The held-out loss of every copy."""
+        sequences = max(1, EVALUATION_TOKENS // (self.config.sequence_length * self.model.copies))
+        parts = [
+            self.sequence_losses(part.expand(self.model.copies, -1, -1))
+            for part in self._held_out.split(sequences)
+        ]
+        losses = torch.cat(parts, dim=1).double()
+        errors = losses.std(dim=1) / math.sqrt(losses.shape[1])
+        return [
+            HeldOutLoss(mean, error)
+            for mean, error in zip(losses.mean(1).tolist(), errors.tolist(), strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, copied."""
+        optimizers = [copy.deepcopy(optimizer.state_dict()) for optimizer in self.optimizers]
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return {"step": self.step, "weights": weights, "optimizers": optimizers}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["weights"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(saved))
+
+
+def _accumulation(config: ProbeConfig, micro_batch_sequences: int | None) -> int:
+    """Parts a batch is computed in."""
+    micro = micro_batch_sequences or config.batch_sequences
+    if config.batch_sequences % micro:
+        raise ProbeError(
+            f"a batch of {config.batch_sequences} sequences cannot be cut into micro-batches of {micro}",
+            hint="use a micro-batch that divides the batch",
+        )
+    return config.batch_sequences // micro
+
+
+def _batches(config: ProbeConfig, corpus: Corpus, device: torch.device) -> Batches:
+    return Batches(
+        corpus.train[: config.unique_tokens],
+        sequence_length=config.sequence_length,
+        batch_sequences=config.batch_sequences,
+        seed=config.seed,
+        device=device,
+    )
