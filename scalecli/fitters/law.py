@@ -1,14 +1,14 @@
 """What a law is: a frozen dataclass whose fields are its parameters.
 
-Every field is annotated `Annotated[float, Param(...)]`. A field may also hold an array of shape (draws, 1): the
-law is then a bundle of draws, and `predict` and `gradient` gain a leading `draws` axis by broadcasting. A query
-of a law (`optimal_params`, say) does the same and has NaN where a draw has no answer.
+Every field is annotated `Annotated[float, Param(...)]`. A field may also hold an array of shape (draws, 1):
+the law is then a bundle of draws, and `predict` and `gradient` gain a leading `draws` axis by broadcasting. A
+query of a law (`optimal_params`, say) does the same and has NaN where a draw has no answer.
 
 Laws inherit from nothing. What the solver may rely on beyond `Law` is declared by the law:
 
 - `PowerSum`: the prediction is a sum of `Term`s (scale x column powers); solved by the exact, fastest path;
-- `PartlyLinear`: the prediction is linear in some parameters once the others are known; these are then eliminated
-  while the rest are searched (variable projection);
+- `PartlyLinear`: the prediction is linear in some parameters once the others are known; these are then
+  eliminated while the rest are searched (variable projection);
 - `EstimatedLaw`: not a minimum over rows at all but the outcome of a procedure.
 
 A law that declares none of these is searched from starts spread over `Param.start`.
@@ -16,9 +16,10 @@ A law that declares none of these is searched from starts spread over `Param.sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints, runtime_checkable
+from functools import cache
+from typing import Any, ClassVar, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,8 @@ class Param:
     """Bounds, unit and search range of one law parameter.
 
     `log` parameters are positive scale factors, searched as their logarithm. `start` is the range starts are
-    drawn from (raw units; evenly in the logarithm for `log` parameters); without it, the bounds are. It says where
-    a search is worth its time, and never holds a published value by itself.
+    drawn from (raw units; evenly in the logarithm for `log` parameters); without it, the bounds are. It says
+    where a search is worth its time, and never holds a published value by itself.
     """
 
     low: float
@@ -45,7 +46,8 @@ class Param:
 
 
 class Law(Protocol):
-    """A formula over run columns. `name` is what the command line calls it, `output` the column it predicts."""
+    """A formula over run columns. `name` is what the command line calls it, `output` the column it
+    predicts."""
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]]
@@ -65,8 +67,8 @@ class Law(Protocol):
 class Term:
     """One addend of a `PowerSum`: scale x (columns in `falls`)^-exponent x (columns in `rises`)^+exponent.
 
-    `falls` and `rises` map a column to the parameter that is its exponent. Terms may share an exponent, never a
-    scale; every scale is a `log` parameter.
+    `falls` and `rises` map a column to the parameter that is its exponent. Terms may share an exponent, never
+    a scale; every scale is a `log` parameter.
     """
 
     scale: str
@@ -97,17 +99,31 @@ class PartlyLinear(Protocol):
 
 @runtime_checkable
 class EstimatedLaw(Protocol):
-    """A law that is not the minimum of a sum over rows but the outcome of a procedure (isoFLOP vertices, say).
+    """A law that is not the minimum of a sum over rows but the outcome of a procedure (isoFLOP vertices,
+    say).
 
     `required` are the run columns that `estimate` reads. `weights` has shape (draws, rows): non-negative row
-    weights, so that a bootstrap is one call. Returns raw parameters of shape (draws, parameters); a row of NaN is a
-    draw in which the procedure had no answer (the caller counts and reports those).
+    weights, so that a bootstrap is one call. Returns raw parameters of shape (draws, parameters); a row of
+    NaN is a draw in which the procedure had no answer (the caller counts and reports those).
     """
 
     required: ClassVar[tuple[str, ...]]
 
     @classmethod
     def estimate(cls, x: Columns, y: Array, weights: Array) -> Array: ...
+
+
+def measured_column(law: type[Any]) -> str:
+    """The run column of measured values that the law is fitted to.
+
+    That is its output; but the procedure of an `EstimatedLaw` reads losses, whatever it then predicts.
+    """
+    return "loss" if isinstance(law, EstimatedLaw) else str(law.output)
+
+
+def required_columns(law: type[Any]) -> tuple[str, ...]:
+    """The run columns that fitting the law takes, besides the measured one."""
+    return tuple(law.required) if isinstance(law, EstimatedLaw) else tuple(law.inputs)
 
 
 L = TypeVar("L")
@@ -125,9 +141,14 @@ def parameters(law: type[Any]) -> dict[str, Param]:
     >>> list(parameters(Chinchilla))
     ['E', 'A', 'B', 'alpha', 'beta']
     """
+    return dict(_marks(cast(Hashable, law)))
+
+
+@cache
+def _marks(law: type[Any]) -> dict[str, Param]:
     hints = get_type_hints(law, include_extras=True)
-    marks = {name: getattr(hints[name], "__metadata__", ()) for name in names(law)}
-    return {name: next(mark for mark in found if isinstance(mark, Param)) for name, found in marks.items()}
+    found = {name: getattr(hints[name], "__metadata__", ()) for name in names(law)}
+    return {name: next(mark for mark in marks if isinstance(mark, Param)) for name, marks in found.items()}
 
 
 def values(law: Any) -> Array:

@@ -1,0 +1,149 @@
+"""Predictive intervals that hold beyond the data: noise added, then widened until past extrapolations are
+covered.
+
+The bootstrap says how uncertain the curve is, the residuals how far a run lies from it; but neither knows
+that the law itself is only nearly right, and on real data the two together cover far less than they promise
+at larger scale. So the law is fitted to the smaller runs alone, at several cuts along the scale axis, the
+larger ones are scored in units of the interval's half-width, and the quantile of these scores multiplies the
+width of every interval given out (split conformal prediction, ordered by compute). The last cut is kept apart
+to measure how often the intervals so made contain what was held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalecli.errors import FitError, NotIdentified, TooFewRuns
+from scalecli.fitters.domain import scale_of
+from scalecli.fitters.estimate import Estimate, estimate
+from scalecli.fitters.identify import check_runs
+from scalecli.fitters.law import Array, Columns, measured_column, with_values
+from scalecli.fitters.problem import Mask
+
+CUTS = (0.4, 0.5, 0.6, 0.7)
+"""Shares of the runs, from the smallest, that the law is fitted to; the rest is scored."""
+
+DRAWS = 200
+"""Bootstrap draws at each cut: enough for the width of an interval."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Turns draws of a prediction into an interval for a new measurement.
+
+    `noise` (draws,) are log residuals, one for each draw. `multiplier` is 1 or more; None when the runs were
+    too few to hold any out, so that nothing is known of the interval's coverage.
+    """
+
+    noise: Array
+    multiplier: float | None
+
+    def half_width(self, log_draws: Array, log_point: Array, level: float) -> Array:
+        """In log units, (rows,), from log predictions (draws, rows) and (rows,)."""
+        off = np.abs(log_draws - log_point + self.noise[:, None])
+        return np.quantile(off, level, axis=0) * (self.multiplier or 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The law fitted to the smaller runs and scored on the larger: rows, mean |log error|, coverage of its
+    intervals."""
+
+    heldout_rows: int
+    mean_abs_log_error: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One split by scale: which rows were held out, their log errors and the interval's uncalibrated
+    half-widths."""
+
+    largest_trained: float
+    heldout: Mask
+    error: Array
+    half_width: Array
+
+    @property
+    def scores(self) -> Array:
+        return self.error / self.half_width
+
+
+def calibrate(
+    fitted: Estimate, level: float, rng: np.random.Generator
+) -> tuple[float | None, Validation | None]:
+    """The multiplier for intervals at `level`, and how such intervals did on the largest runs.
+
+    Both are None where no cut leaves enough runs to fit the law to, or where it does not predict what is
+    measured.
+    """
+    if fitted.law.output != measured_column(fitted.law):
+        return None, None
+    scale = scale_of(fitted.law, fitted.data.x, fitted.log_prediction())
+    cuts = [cut for share in CUTS if (cut := _cut(fitted, scale, share, level, rng)) is not None]
+    if not cuts:
+        return None, None
+    *earlier, last = cuts
+    seen = [cut.scores[(scale <= last.largest_trained)[cut.heldout]] for cut in earlier]
+    widened = last.half_width * _multiplier(seen, level)
+    validation = Validation(
+        heldout_rows=int(last.heldout.sum()),
+        mean_abs_log_error=float(last.error.mean()),
+        coverage=float((last.error <= widened).mean()),
+    )
+    return _multiplier([cut.scores for cut in cuts], level), validation
+
+
+def residual_noise(fitted: Estimate, draws: int, rng: np.random.Generator) -> Array:
+    """Log residuals of random runs (a random cluster, then a run of it), one for each draw, (draws,).
+
+    They are widened for the parameters that were fitted. Zeros where the law predicts no measurement.
+    """
+    if fitted.law.output != measured_column(fitted.law):
+        return np.zeros(draws)
+    label = fitted.clusters.label
+    chance = 1 / np.bincount(label, minlength=fitted.clusters.count)[label]
+    picked = rng.choice(len(label), size=draws, p=chance / chance.sum())
+    return fitted.residuals()[picked] * fitted.clusters.inflation(len(label), len(fitted.raw))
+
+
+def _multiplier(scores: list[Array], level: float) -> float:
+    """The conformal quantile of the scores, at least 1: intervals are never made narrower than the model
+    says."""
+    every = np.sort(np.concatenate([*scores, np.empty(0)]))
+    rank = int(np.ceil((len(every) + 1) * level))
+    return max(1.0, float(every[min(rank, len(every)) - 1])) if len(every) else 1.0
+
+
+def _cut(fitted: Estimate, scale: Array, share: float, level: float, rng: np.random.Generator) -> Cut | None:
+    """Fit the smallest `share` of the rows and score the others; None where that many cannot be fitted."""
+    largest = float(np.quantile(scale, share))
+    trained = scale <= largest
+    if trained.all():
+        return None
+    data = fitted.data.take(trained)
+    try:
+        check_runs(fitted.law, data.x, data.y, fitted.method.pins)
+        part = estimate(fitted.law, data, fitted.clusters.take(trained), fitted.method)
+    except (TooFewRuns, NotIdentified, FitError):
+        return None
+    draws = part.draws(DRAWS, rng)
+    draws = draws[np.isfinite(draws).all(1)]
+    if not len(draws):
+        return None
+    held = fitted.data.take(~trained)
+    band = Band(residual_noise(part, len(draws), rng), None)
+    point, spread = log_predictions(part.law, part.raw, draws, held.x)
+    error = np.abs(np.log(held.y) - point)
+    return Cut(
+        largest, ~trained, error, np.maximum(band.half_width(spread, point, level), np.finfo(float).tiny)
+    )
+
+
+def log_predictions(law: type, raw: Array, draws: Array, x: Columns) -> tuple[Array, Array]:
+    """Log of the prediction at the point estimate (rows,) and at every draw (draws, rows)."""
+    rows = len(next(iter(x.values())))
+    point = np.log(np.broadcast_to(with_values(law, raw).predict(x), rows))
+    return point, np.log(np.broadcast_to(with_values(law, draws).predict(x), (len(draws), rows)))

@@ -1,0 +1,112 @@
+"""The point estimate of a law and its bootstrap draws, whichever way the law is estimated.
+
+Most laws minimise an objective over rows (`solver`); an `EstimatedLaw` brings its own procedure. Everything
+above this module (intervals, validation, diagnostics) treats both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scalecli.errors import FitError
+from scalecli.fitters.law import Array, EstimatedLaw, with_values
+from scalecli.fitters.objective import RowLoss
+from scalecli.fitters.problem import Data, Targets, expand
+from scalecli.fitters.resample import Clusters
+from scalecli.fitters.solver import Solution, descend, solve
+
+MOST_CELLS = 2e7
+"""Beyond this many draws x rows the bootstrap is that of the scores (Kline and Santos 2012): one Newton step
+from the point estimate for every draw instead of a full minimisation. With that many rows the difference is
+far below the draws' own spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How parameters are estimated: the loss, and parameters pinned to given values [raw units]."""
+
+    loss: RowLoss
+    pins: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A law estimated from data; `solution` is None for an `EstimatedLaw`."""
+
+    law: type[Any]
+    data: Data
+    clusters: Clusters
+    method: Method
+    raw: Array
+    """Shape (parameters,)."""
+    solution: Solution | None
+
+    def log_prediction(self) -> Array:
+        """On the rows it was estimated from, (rows,)."""
+        return np.asarray(np.log(with_values(self.law, self.raw).predict(self.data.x)))
+
+    def residuals(self) -> Array:
+        """Log of measured over predicted, (rows,)."""
+        return np.log(self.data.y) - self.log_prediction()
+
+    def reweighted(self, factors: Array) -> Array:
+        """Estimates with the row weights multiplied by each of `factors` (m, rows): raw parameters, (m,
+        parameters).
+
+        Rows of NaN where an `EstimatedLaw` has no answer.
+        """
+        if self.solution is None:
+            return np.asarray(self.law.estimate(self.data.x, self.data.y, self.data.weights * factors))
+        targets = Targets(np.log(self.data.y), self.data.weights * factors)
+        return self._descended(targets, len(factors))
+
+    def draws(self, count: int, rng: np.random.Generator) -> Array:
+        """Bootstrap draws of the raw parameters, (count, parameters); those without an answer are NaN."""
+        if self.solution is not None and count * self.data.rows > MOST_CELLS:
+            return self._score_draws(self.solution, count, rng)
+        if self.solution is not None and self.clusters.few:
+            return self._wild_draws(count, rng)
+        return self.reweighted(self.clusters.counts(count, rng)[:, self.clusters.label])
+
+    def _descended(self, targets: Targets, count: int) -> Array:
+        assert self.solution is not None
+        found = descend(self.solution.problem, np.tile(self.solution.theta, (count, 1)), targets)
+        return self.solution.problem.to_raw(np.where(np.isfinite(found.value)[:, None], found.theta, np.nan))
+
+    def _wild_draws(self, count: int, rng: np.random.Generator) -> Array:
+        spread = self.residuals() * self.clusters.inflation(self.data.rows, len(self.raw))
+        noise = self.clusters.multipliers(count, rng)[:, self.clusters.label] * spread
+        return self._descended(Targets(self.log_prediction() + noise, self.data.weights), count)
+
+    def _score_draws(self, solution: Solution, count: int, rng: np.random.Generator) -> Array:
+        problem, theta = solution.problem, solution.theta[None]
+        targets = self.data.targets()
+        pull = targets.weights * problem.loss.pieces(-self.residuals()).first
+        row_scores = pull[:, None] * problem.jacobian(theta)[0]
+        scores = np.stack(
+            [np.bincount(self.clusters.label, column, self.clusters.count) for column in row_scores.T], axis=1
+        )
+        here = expand(problem, theta, targets, np.zeros(1, dtype=np.intp))
+        inside = (theta[0] > problem.low) & (theta[0] < problem.high)
+        curvature = here.hessian[0][np.ix_(inside, inside)]
+        moved = np.tile(theta, (count, 1))
+        draw = self.clusters.multipliers if self.clusters.few else self.clusters.counts
+        for i in range(count):  # one draw at a time: weights for all would not fit in memory
+            factor = draw(1, rng)[0] - (0.0 if self.clusters.few else 1.0)
+            moved[i, inside] -= np.linalg.solve(curvature, factor @ scores[:, inside])
+        return problem.to_raw(np.clip(moved, problem.low, problem.high))
+
+
+def estimate(law: type[Any], data: Data, clusters: Clusters, method: Method) -> Estimate:
+    """The point estimate. Raises `FitError` where the law or its procedure has none."""
+    if not isinstance(law, EstimatedLaw):
+        solution = solve(law, data, method.loss, method.pins)
+        return Estimate(law, data, clusters, method, solution.raw, solution)
+    raw = np.asarray(law.estimate(data.x, data.y, data.weights[None]))[0]
+    if not np.isfinite(raw).all():
+        raise FitError(f"the procedure of {law.name} has no answer for these {data.rows} runs")
+    return Estimate(law, data, clusters, method, raw, None)

@@ -1,0 +1,125 @@
+"""The objective of any law that has a gradient: curvature by differencing it.
+
+The Hessian is sum_i w_i (loss'' J_i' J_i + loss' x Hessian of r_i). The last part is the derivative of
+S(theta) = sum_i c_i J_i(theta) with the weights c_i = w_i loss'(r_i) held fixed: a smooth function, so that
+forward differences of the law's gradient are safe even where the loss has kinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from scalecli.fitters.law import Array, Columns, names, parameters, with_values
+from scalecli.fitters.objective import RowLoss
+from scalecli.fitters.problem import Data, Expansion, Indices, Targets
+
+STEP = 1e-6
+"""Forward-difference step, relative to max(1, |theta|): the error it leaves in the Hessian only slows
+convergence."""
+
+SMALLEST_SCALE = 1e-300
+"""Lower bound of a `log` parameter whose own bound is 0."""
+
+
+@dataclass(frozen=True)
+class GenericProblem:
+    """A law on data; theta is the logarithm of `log` parameters. See `problem.Problem` for the attributes."""
+
+    law: type[Any]
+    loss: RowLoss
+    x: Columns
+    rows: int
+    template: Array
+    """Raw parameters, shape (parameters,); only the pinned entries count."""
+    free: Indices
+    logged: Indices
+    """Those of the raw parameters that are free and searched as logarithms."""
+    low: Array
+    high: Array
+
+    @classmethod
+    def build(cls, law: type[Any], data: Data, loss: RowLoss, pins: Mapping[str, float]) -> GenericProblem:
+        params = parameters(law)
+        order = names(law)
+        free = [name for name in order if name not in pins]
+        bounds = [
+            np.log(np.maximum([params[name].low, params[name].high], SMALLEST_SCALE))
+            if params[name].log
+            else np.array([params[name].low, params[name].high])
+            for name in free
+        ]
+        return cls(
+            law=law,
+            loss=loss,
+            x=data.x,
+            rows=data.rows,
+            template=np.array([pins.get(name, np.nan) for name in order]),
+            free=np.array([order.index(name) for name in free], dtype=np.intp),
+            logged=np.array([order.index(name) for name in free if params[name].log], dtype=np.intp),
+            low=np.array([bound[0] for bound in bounds]),
+            high=np.array([bound[1] for bound in bounds]),
+        )
+
+    def to_raw(self, theta: Array) -> Array:
+        raw = np.tile(self.template, (len(theta), 1))
+        raw[:, self.free] = theta
+        raw[:, self.logged] = np.exp(raw[:, self.logged])
+        return raw
+
+    def from_raw(self, raw: Array) -> Array:
+        theta = raw.copy()
+        theta[:, self.logged] = np.log(np.maximum(raw[:, self.logged], SMALLEST_SCALE))
+        return theta[:, self.free]
+
+    def with_loss(self, loss: RowLoss) -> Self:
+        return replace(self, loss=loss)
+
+    def log_prediction(self, theta: Array) -> Array:
+        prediction = with_values(self.law, self.to_raw(theta)).predict(self.x)
+        return np.asarray(np.log(np.broadcast_to(prediction, (len(theta), self.rows))))
+
+    def jacobian(self, theta: Array) -> Array:
+        raw = self.to_raw(theta)
+        chain = np.ones_like(raw)
+        chain[:, self.logged] = raw[:, self.logged]
+        bundle = with_values(self.law, raw)
+        shape = (len(theta), self.rows)
+        prediction = np.broadcast_to(bundle.predict(self.x), shape)
+        gradient = np.broadcast_to(bundle.gradient(self.x), (*shape, raw.shape[1]))
+        slopes: Array = gradient * chain[:, None, :] / prediction[:, :, None]
+        return slopes[:, :, self.free]
+
+    def expand_block(self, theta: Array, targets: Targets) -> Expansion:
+        loss = self.loss.pieces(self.log_prediction(theta) - targets.log_y)
+        slopes = self.jacobian(theta)
+        pull = targets.weights * loss.first
+        turned = slopes.transpose(0, 2, 1)
+        return Expansion(
+            value=(targets.weights * loss.value).sum(1),
+            gradient=_dot(pull, slopes),
+            hessian=turned @ ((targets.weights * loss.second)[:, :, None] * slopes)
+            + self._bend(theta, pull, slopes),
+            majorizer=turned @ ((targets.weights * loss.majorizer)[:, :, None] * slopes),
+        )
+
+    def _bend(self, theta: Array, pull: Array, slopes: Array) -> Array:
+        """Derivative of sum over rows of pull x jacobian, (draws, k, k); zero where the law is undefined next
+        door."""
+        here = _dot(pull, slopes)
+        bend = np.empty((*theta.shape, theta.shape[1]))
+        for i in range(theta.shape[1]):
+            step = STEP * np.maximum(1.0, np.abs(theta[:, i]))
+            moved = theta.copy()
+            moved[:, i] += step
+            bend[:, i] = (_dot(pull, self.jacobian(moved)) - here) / step[:, None]
+        bend[~np.isfinite(bend).all((1, 2))] = 0.0
+        return 0.5 * (bend + bend.transpose(0, 2, 1))
+
+
+def _dot(row_weights: Array, slopes: Array) -> Array:
+    """Sum over rows: (draws, rows), (draws, rows, k) -> (draws, k)."""
+    return (row_weights[:, None, :] @ slopes)[:, 0, :]

@@ -1,0 +1,157 @@
+"""What can be said about runs before a law is fitted to them: refusals and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from scalecli.errors import DataError, NotIdentified, TooFewRuns
+from scalecli.fitters.law import (
+    Array,
+    Columns,
+    EstimatedLaw,
+    PowerSum,
+    measured_column,
+    names,
+    required_columns,
+)
+
+TIED_SPREAD = 0.05
+"""Two columns whose logs follow one line to within this standard deviation (5 %) are one column for a law."""
+
+TIED_CORRELATION = 0.98
+SCALE_AXES = {"params", "params_non_embedding", "params_active", "tokens"}
+"""Columns whose effects every law that reads both must tell apart."""
+
+FEW_LEVELS = 3
+SAME_LEVEL = 0.01
+"""Values of a column within 1 % of each other are one level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A soft failure: `code` is `W-...`, `message` the fact with numbers."""
+
+    code: str
+    message: str
+
+
+def check_runs(law: type[Any], x: Columns, y: Array, pinned: Collection[str]) -> list[Notice]:
+    """Raise what makes a fit impossible; return what makes it weak.
+
+    Raises `DataError` (a value no law can take), `TooFewRuns`, or `NotIdentified` (a column that never
+    varies, or two that vary only together, where the law needs them apart).
+    """
+    _check_values(law, x, y)
+    _check_count(law, x, y, pinned)
+    if isinstance(law, EstimatedLaw):
+        return []
+    notices = list(_few_levels(law, x)) if not pinned else []
+    return notices + list(_tied_columns(law, x, pinned))
+
+
+def levels(column: Array) -> int:
+    """How many different values a positive column has, to 1 %."""
+    ordered = np.sort(np.log(column)) if (column > 0).all() else np.sort(column)
+    return 1 + int((np.diff(ordered) > SAME_LEVEL).sum())
+
+
+def _check_values(law: type[Any], x: Columns, y: Array) -> None:
+    measured = measured_column(law)
+    for name, column in {**x, measured: y}.items():
+        if not np.isfinite(column).all():
+            where = int(np.flatnonzero(~np.isfinite(column))[0])
+            raise DataError(f"{name} is {column[where]} in row {where + 1} of the runs to fit")
+    if (y <= 0).any():
+        where = int(np.flatnonzero(y <= 0)[0])
+        raise DataError(
+            f"{measured} is {y[where]:g} in row {where + 1}; fits are of its logarithm and need it positive",
+            hint=f"leave such rows out: --where '{measured} > 0'",
+        )
+    for name in _powered(law):
+        if (x[name] <= 0).any():
+            raise DataError(
+                f"{name} is {x[name].min():g} in some row; {law.name} raises it to a power and needs it "
+                "positive",
+                hint=f"leave such rows out: --where '{name} > 0'",
+            )
+
+
+def _check_count(law: type[Any], x: Columns, y: Array, pinned: Collection[str]) -> None:
+    free = len(names(law)) - len(pinned)
+    if len(y) < free + 1:
+        raise TooFewRuns(
+            f"{law.name} has {free} free parameters; got {len(y)} usable runs, need at least {free + 1}",
+            hint="train more proxies (scalecli design says which), or fit a law with fewer parameters",
+        )
+    if isinstance(law, EstimatedLaw):
+        return
+    points = len(np.unique(np.stack([x[name] for name in law.inputs], axis=1), axis=0))
+    if points < free:
+        raise NotIdentified(
+            f"{law.name} has {free} free parameters; {len(y)} runs lie at only {points} different points of "
+            f"({', '.join(law.inputs)})",
+            hint="repeated settings tell the noise, not the law: vary the inputs",
+        )
+
+
+def _powered(law: type[Any]) -> list[str]:
+    """The columns that a sum of powers raises to a power."""
+    if not isinstance(law, PowerSum):
+        return []
+    return list(dict.fromkeys(column for term in law.terms for column, _, _ in term.powers()))
+
+
+def _few_levels(law: type[Any], x: Columns) -> Iterator[Notice]:
+    """Levels of each axis: as many as its term has parameters, counting a floor it must be told from."""
+    floor = isinstance(law, PowerSum) and any(not term.powers() for term in law.terms)
+    for name in law.inputs:
+        found = levels(x[name])
+        needed = FEW_LEVELS if floor else 2
+        if isinstance(law, PowerSum) and name in _powered(law) and found < needed:
+            raise NotIdentified(
+                f"{name} takes {found} value{'s' if found > 1 else ''} in the runs; {law.name} needs at "
+                f"least {needed} "
+                f"to tell its exponent{' from the floor' if floor else ''}",
+                hint=f"train proxies at other values of {name}",
+            )
+        if found <= FEW_LEVELS:
+            yield Notice(
+                "W-FEW-LEVELS", f"{name} takes only {found} different values: nothing checks the law's shape"
+            )
+
+
+def _tied_columns(law: type[Any], x: Columns, pinned: Collection[str]) -> Iterator[Notice]:
+    """Pairs of columns that vary only together, such as params and tokens at a fixed ratio."""
+    for first, second in combinations(law.inputs, 2):
+        if (x[first] <= 0).any() or (x[second] <= 0).any():
+            continue
+        a, b = np.log(x[first]), np.log(x[second])
+        if a.std() <= SAME_LEVEL or b.std() <= SAME_LEVEL:
+            continue
+        correlation = float(np.corrcoef(a, b)[0, 1])
+        spread = float(min(a.std(), b.std()) * np.sqrt(max(1 - correlation**2, 0.0)))
+        needs_both = isinstance(law, PowerSum) or {first, second} <= SCALE_AXES
+        if spread < TIED_SPREAD and needs_both and not pinned:
+            slope = float(np.polyfit(a, b, 1)[0])
+            raise NotIdentified(
+                f"{second} follows {first}^{slope:.2f} to within {spread:.1%} in all runs; {law.name} "
+                "cannot tell their "
+                "effects apart",
+                hint=f"train proxies at other ratios of {second} to {first} (a factor of 4 apart helps most)",
+            )
+        if abs(correlation) > TIED_CORRELATION:
+            yield Notice(
+                "W-TIED-INPUTS",
+                f"log {first} and log {second} are correlated to {correlation:.3f}: their exponents are "
+                "poorly determined",
+            )
+
+
+def identified_columns(law: type[Any]) -> tuple[str, ...]:
+    """The columns whose range is the domain of a fit."""
+    return tuple(dict.fromkeys((*law.inputs, *required_columns(law))))
