@@ -62,7 +62,11 @@ def test_only_probes_import_torch_and_only_cli_prints(path: Path) -> None:
     if area_of(path) != "probes":
         assert "torch" not in {name.split(".")[0] for name in imported(tree)}
     if area_of(path) != "cli":
-        calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        calls = {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
         assert "print" not in calls
         assert "eval" not in calls
         assert "exec" not in calls

@@ -22,7 +22,10 @@ def fit(
     unit: options.Unit = None,
     where: options.Where = None,
     group: Annotated[
-        str | None, typer.Option("--group", help="Runs that share this column are resampled together [group, else one run each].")
+        str | None,
+        typer.Option(
+            "--group", help="Runs that share this column are resampled together [group, else one run each]."
+        ),
     ] = None,
     formula: Annotated[
         str | None, typer.Option("--formula", help="A law of your own: 'E + A*params**-a; E in [0, 5]'.")
@@ -30,9 +33,16 @@ def fit(
     draws: Annotated[int, typer.Option("--draws", min=0, help="Bootstrap draws.")] = 1000,
     interval: options.Level = 0.9,
     loss: Annotated[
-        str, typer.Option("--loss", metavar="huber|least-squares|absolute|envelope", help="What is minimised, on log residuals.")
+        str,
+        typer.Option(
+            "--loss",
+            metavar="huber|least-squares|absolute|envelope",
+            help="What is minimised, on log residuals.",
+        ),
     ] = "huber",
-    delta: Annotated[float, typer.Option("--delta", min=0.0, help="Where the Huber loss turns linear.")] = 1e-3,
+    delta: Annotated[
+        float, typer.Option("--delta", min=0.0, help="Where the Huber loss turns linear.")
+    ] = 1e-3,
     out: options.Out = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -58,7 +68,9 @@ def draw_fit(document: Any) -> Iterator[RenderableType]:
     """The table of a fit document."""
     rows = ((name, span(p), p["std"]) for name, p in document["parameters"].items())
     share = f"{document['interval']:.0%}"
-    yield table(f"{document['law']}: {document['status']}", ["parameter", f"value ({share} interval)", "std"], rows)
+    yield table(
+        f"{document['law']}: {document['status']}", ["parameter", f"value ({share} interval)", "std"], rows
+    )
     counts = document["rows"]
     yield f"{counts['used']} of {counts['read']} rows in {document['groups']} groups; {_objective(document)}"
     for drop in counts["dropped"]:

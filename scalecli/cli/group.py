@@ -49,7 +49,9 @@ class ScalecliGroup(TyperGroup):
             if not as_json:
                 raise
             traceback.print_exc()
-            code = _say(1, type(bug).__name__, str(bug), "this is a bug in scalecli; please report it", as_json)
+            code = _say(
+                1, type(bug).__name__, str(bug), "this is a bug in scalecli; please report it", as_json
+            )
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
@@ -72,7 +74,9 @@ def _report(error: Exception, words: list[str], as_json: bool) -> int:
             return _say(error.exit_code, kind, error.format_message(), f"{command} --help", as_json)
         case _:
             again = "run the same command again to go on: scalecli " + " ".join(words)
-            return _say(INTERRUPTED, "Interrupted", "interrupted; what had finished is stored", again, as_json)
+            return _say(
+                INTERRUPTED, "Interrupted", "interrupted; what had finished is stored", again, as_json
+            )
 
 
 def _say(code: int, kind: str, message: str, hint: str, as_json: bool) -> int:

@@ -40,7 +40,8 @@ def show_law(
         **_summary(law),
         "description": law.__doc__,
         "parameters": [
-            {"name": key, "low": mark.low, "high": mark.high, "unit": mark.unit} for key, mark in parameters(law).items()
+            {"name": key, "low": mark.low, "high": mark.high, "unit": mark.unit}
+            for key, mark in parameters(law).items()
         ],
         "published": [record.document() for record in published_laws() if record.law == name],
         "references": {key: sources()[key].citation for key in law.sources},
@@ -59,7 +60,9 @@ def _summary(law: Any) -> dict[str, Any]:
 
 
 def _draw_list(document: Any) -> Iterator[RenderableType]:
-    rows = ((law["name"], ", ".join(law["inputs"]), law["output"], law["formula"]) for law in document["laws"])
+    rows = (
+        (law["name"], ", ".join(law["inputs"]), law["output"], law["formula"]) for law in document["laws"]
+    )
     yield table("Laws", ["name", "inputs", "output", "formula"], rows)
 
 

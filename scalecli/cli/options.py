@@ -67,37 +67,54 @@ Runs = Annotated[
     str, typer.Argument(help="A run table (.csv, .parquet, .jsonl), a store (.db), or - for standard input.")
 ]
 FitFile = Annotated[Path, typer.Argument(help="A fit written by `scalecli fit --out`.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the document to this file.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same numbers.")]
 Map = Annotated[
-    list[str] | None, typer.Option("--map", help="Rename columns: ours=theirs[,...], e.g. loss=val_loss,params=N.")
+    list[str] | None,
+    typer.Option("--map", help="Rename columns: ours=theirs[,...], e.g. loss=val_loss,params=N."),
 ]
-Unit = Annotated[list[str] | None, typer.Option("--unit", help="Scale columns: column=factor[,...], e.g. tokens=1e9.")]
+Unit = Annotated[
+    list[str] | None, typer.Option("--unit", help="Scale columns: column=factor[,...], e.g. tokens=1e9.")
+]
 Where = Annotated[
-    list[str] | None, typer.Option("--where", help="Keep rows: an expression over columns, e.g. \"optimizer == 'adamw'\".")
+    list[str] | None,
+    typer.Option("--where", help="Keep rows: an expression over columns, e.g. \"optimizer == 'adamw'\"."),
 ]
-Level = Annotated[float, typer.Option("--interval", min=0.01, max=0.999, help="Probability of the intervals.")]
+Level = Annotated[
+    float, typer.Option("--interval", min=0.01, max=0.999, help="Probability of the intervals.")
+]
 LawName = Annotated[str, typer.Option("--law", help="A law's name; see `scalecli laws list`.")]
 Fits = Annotated[
-    list[Path] | None, typer.Option("--fit", help="A fit file (repeat): a loss law, a landscape, a critical batch size.")
+    list[Path] | None,
+    typer.Option("--fit", help="A fit file (repeat): a loss law, a landscape, a critical batch size."),
 ]
 Store = Annotated[Path, typer.Option("--store", help="The store that keeps the runs (created if missing).")]
 Data = Annotated[str, typer.Option("--data", help="Training text: builtin:python, a file or a folder.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, for how long and with how much memory.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would run, for how long and with how much memory.")
+]
 
 Params = Annotated[
-    float | None, typer.Option("--params", parser=quantity(parse_count), metavar="N", help="Model size, e.g. 7B.")
+    float | None,
+    typer.Option("--params", parser=quantity(parse_count), metavar="N", help="Model size, e.g. 7B."),
 ]
 ParamsKind = Annotated[
-    str, typer.Option("--params-kind", help="What --params counts: total or non-embedding.", metavar="total|non-embedding")
+    str,
+    typer.Option(
+        "--params-kind", help="What --params counts: total or non-embedding.", metavar="total|non-embedding"
+    ),
 ]
 Tokens = Annotated[
-    float | None, typer.Option("--tokens", parser=quantity(parse_count), metavar="D", help="Training tokens, e.g. 1.4T.")
+    float | None,
+    typer.Option("--tokens", parser=quantity(parse_count), metavar="D", help="Training tokens, e.g. 1.4T."),
 ]
 Flops = Annotated[
-    float | None, typer.Option("--flops", parser=quantity(parse_count), metavar="C", help="Compute budget, e.g. 2e22.")
+    float | None,
+    typer.Option("--flops", parser=quantity(parse_count), metavar="C", help="Compute budget, e.g. 2e22."),
 ]
 Layers = Annotated[int | None, typer.Option("--layers", min=1)]
 Width = Annotated[int | None, typer.Option("--width", min=1)]
@@ -106,7 +123,9 @@ Heads = Annotated[int | None, typer.Option("--heads", min=1)]
 KvHeads = Annotated[int | None, typer.Option("--kv-heads", min=1)]
 Vocab = Annotated[int, typer.Option("--vocab", min=1)]
 SequenceLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens in one sequence.")]
-Accelerator = Annotated[str | None, typer.Option("--accelerator", help="A name of the catalogue, e.g. h100-80g.")]
+Accelerator = Annotated[
+    str | None, typer.Option("--accelerator", help="A name of the catalogue, e.g. h100-80g.")
+]
 DeviceCount = Annotated[int, typer.Option("--count", min=1, help="How many accelerators.")]
 AcceleratorFile = Annotated[
     Path | None, typer.Option("--accelerators", help="A TOML file with accelerators of your own.")

@@ -22,7 +22,9 @@ def predict(
     ] = None,
     points: Annotated[Path | None, typer.Option("--points", help="A table of points, one a row.")] = None,
     interval: options.Level = 0.9,
-    solve: Annotated[str | None, typer.Option("--solve", help="The input to solve for, given --loss.")] = None,
+    solve: Annotated[
+        str | None, typer.Option("--solve", help="The input to solve for, given --loss.")
+    ] = None,
     loss: Annotated[float | None, typer.Option("--loss", help="The value to reach, with --solve.")] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -57,6 +59,7 @@ def predict(
 def _draw(document: Any) -> Iterator[RenderableType]:
     share = f"{document['interval']:.0%}"
     rows = (
-        (", ".join(f"{k}={v:.4g}" for k, v in p["at"].items()), span(p), p["extrapolation"]) for p in document["points"]
+        (", ".join(f"{k}={v:.4g}" for k, v in p["at"].items()), span(p), p["extrapolation"])
+        for p in document["points"]
     )
     yield table(document["quantity"], ["at", f"value ({share} interval)", "extrapolation"], rows)

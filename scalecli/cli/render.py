@@ -51,7 +51,9 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text + "\n", encoding="utf-8")
         scratch.replace(path)
     except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}", hint="choose another --out") from error
+        raise ExportError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another --out"
+        ) from error
 
 
 def warn(text: str) -> None:
@@ -67,7 +69,9 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) ->
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     body = [[_cell(value) for value in row] for row in rows]
     for i, head in enumerate(heads):
-        numeric = bool(body) and all(row[i][:1].isdigit() or row[i][:1] in {"-", "–", "≥", "≤", "±", ""} for row in body)
+        numeric = bool(body) and all(
+            row[i][:1].isdigit() or row[i][:1] in {"-", "–", "≥", "≤", "±", ""} for row in body
+        )
         drawn.add_column(head, justify="right" if numeric else "left", overflow="fold")
     for row in body:
         drawn.add_row(*row)

@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at, convert and import run ta
 LISTED = ("run_id", "status", "params", "tokens", "batch_tokens", "learning_rate", "loss", "loss_std", "seed")
 
 
-@app.command("list", epilog="Example: scalecli runs list runs.db --where \"params > 1e6\"")
+@app.command("list", epilog='Example: scalecli runs list runs.db --where "params > 1e6"')
 def list_runs(
     runs: options.Runs,
     map: options.Map = None,
@@ -42,9 +42,16 @@ def show_run(
     """Everything that is known of one run."""
     from scalecli.errors import DataError
 
-    found = [row for row in _document(read_table(runs, None, None, None))["runs"] if str(row.get("run_id", "")).startswith(run_id)]
+    found = [
+        row
+        for row in _document(read_table(runs, None, None, None))["runs"]
+        if str(row.get("run_id", "")).startswith(run_id)
+    ]
     if len(found) != 1:
-        raise DataError(f"{len(found)} runs of {runs} have an id that starts with {run_id!r}", hint=f"scalecli runs list {runs}")
+        raise DataError(
+            f"{len(found)} runs of {runs} have an id that starts with {run_id!r}",
+            hint=f"scalecli runs list {runs}",
+        )
     show({"schema": "scalecli/run/1", "run": found[0]}, _draw_run, as_json=as_json)
 
 
@@ -62,7 +69,11 @@ def export_runs(
 
     read = read_table(runs, map, unit, where)
     write_runs(read.frame, out)
-    show({"schema": "scalecli/runs-export/1", "rows": len(read.frame), "file": str(out)}, _draw_export, as_json=as_json)
+    show(
+        {"schema": "scalecli/runs-export/1", "rows": len(read.frame), "file": str(out)},
+        _draw_export,
+        as_json=as_json,
+    )
 
 
 def _document(read: RunTable) -> dict[str, Any]:
@@ -89,7 +100,11 @@ def _draw_list(document: Any) -> Iterator[RenderableType]:
 
 def _draw_run(document: Any) -> Iterator[RenderableType]:
     run = document["run"]
-    yield table(str(run.get("run_id")), ["column", "value"], ((name, value) for name, value in run.items() if value is not None))
+    yield table(
+        str(run.get("run_id")),
+        ["column", "value"],
+        ((name, value) for name, value in run.items() if value is not None),
+    )
 
 
 def _draw_export(document: Any) -> Iterator[RenderableType]:

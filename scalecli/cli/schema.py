@@ -11,7 +11,9 @@ from scalecli.cli.options import Json
 
 
 def schema(
-    name: Annotated[str | None, typer.Argument(help="A document, e.g. fit or plan; all names when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A document, e.g. fit or plan; all names when left out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the JSON Schema of a document (draft 2020-12), or the names of all documents.

@@ -24,9 +24,13 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}", hint="scalecli plan ... --out plan.json") from error
+        raise ExportError(
+            f"{path} cannot be read: {error.strerror}", hint="scalecli plan ... --out plan.json"
+        ) from error
     except (ValidationError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path} is no plan: {_first(error)}", hint="scalecli plan ... --out plan.json") from error
+        raise ExportError(
+            f"{path} is no plan: {_first(error)}", hint="scalecli plan ... --out plan.json"
+        ) from error
 
 
 def render(plan: Plan, form: str) -> str:

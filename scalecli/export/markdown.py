@@ -30,19 +30,34 @@ def _document(plan: Plan) -> Iterator[str]:
         yield "## What another batch size would cost"
         yield ""
         rows = (
-            (format_count(c.batch_tokens), str(c.steps), _share(c.extra_tokens_fraction), _number(c.learning_rate), _number(c.days))
+            (
+                format_count(c.batch_tokens),
+                str(c.steps),
+                _share(c.extra_tokens_fraction),
+                _number(c.learning_rate),
+                _number(c.days),
+            )
             for c in plan.batch.tradeoff
         )
         yield from _table(("batch [tokens]", "steps", "extra tokens", "learning rate", "days"), rows)
     if plan.memory is not None:
         yield f"## Memory of one device: {format_bytes(plan.memory.per_device_bytes)}, highest at {plan.memory.peak.moment}"
         yield ""
-        yield from _table(("term", "bytes", "rule"), ((t.name, format_bytes(t.bytes), t.rule) for t in plan.memory.terms))
+        yield from _table(
+            ("term", "bytes", "rule"), ((t.name, format_bytes(t.bytes), t.rule) for t in plan.memory.terms)
+        )
     if plan.presets:
         yield "## What published rules say here"
         yield ""
         rows = (
-            (p.source, p.quantity, _count(p.batch_tokens), _number(p.learning_rate), "yes" if p.valid else "no", p.note)
+            (
+                p.source,
+                p.quantity,
+                _count(p.batch_tokens),
+                _number(p.learning_rate),
+                "yes" if p.valid else "no",
+                p.note,
+            )
             for p in plan.presets
         )
         yield from _table(("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note"), rows)
@@ -51,15 +66,23 @@ def _document(plan: Plan) -> Iterator[str]:
 def _recommendation(plan: Plan) -> Iterator[str]:
     batch, rate = plan.batch, plan.learning_rate
     rows = [
-        ("batch", f"{_span(batch.tokens, count=True)} tokens, run as {batch.sequences} sequences of {batch.sequence_length}"),
+        (
+            "batch",
+            f"{_span(batch.tokens, count=True)} tokens, run as {batch.sequences} sequences of {batch.sequence_length}",
+        ),
         ("steps", str(batch.steps)),
         ("peak learning rate", _span(rate.peak)),
-        ("schedule", f"{rate.schedule}, warm-up {_count(rate.warmup_tokens)} tokens, decay over {_count(rate.decay_tokens)}"),
+        (
+            "schedule",
+            f"{rate.schedule}, warm-up {_count(rate.warmup_tokens)} tokens, decay over {_count(rate.decay_tokens)}",
+        ),
         ("loss", f"{_span(plan.loss)} nats/token"),
     ]
     if batch.flat_range_tokens:
         low, high = batch.flat_range_tokens
-        rows.insert(1, ("batch within 0.1 % of the loss", f"{format_count(low)} … {format_count(high)} tokens"))
+        rows.insert(
+            1, ("batch within 0.1 % of the loss", f"{format_count(low)} … {format_count(high)} tokens")
+        )
     if rate.flat_range:
         low, high = rate.flat_range
         rows.insert(-2, ("rate within 0.1 % of the loss", f"{low:.3g} … {high:.3g}"))

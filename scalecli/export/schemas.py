@@ -194,7 +194,9 @@ class _Rival(_Open):
     batch_tokens: float
     learning_rate: float
     loss: float
-    gain: float | None = Field(description="loss of the alternative minus loss of the recommendation [nats/token]")
+    gain: float | None = Field(
+        description="loss of the alternative minus loss of the recommendation [nats/token]"
+    )
 
 
 class QuickstartDocument(_Open):
@@ -232,6 +234,8 @@ def document_schema(name: str) -> dict[str, Any]:
     """The JSON Schema of a document; `ExportError` with close names when there is none."""
     if name not in DOCUMENTS:
         close = get_close_matches(name, DOCUMENTS) or document_names()
-        raise ExportError(f"there is no document {name!r}; there are {', '.join(close)}", hint="scalecli schema")
+        raise ExportError(
+            f"there is no document {name!r}; there are {', '.join(close)}", hint="scalecli schema"
+        )
     schema = DOCUMENTS[name].model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -33,7 +33,9 @@ class Batch:
         return None if self.tokens is None else self.tokens.value
 
 
-def recommend_batch(target: Target, fits: FitSet, presets: list[Preset], max_extra_tokens: float | None, notes: Notes) -> Batch:
+def recommend_batch(
+    target: Target, fits: FitSet, presets: list[Preset], max_extra_tokens: float | None, notes: Notes
+) -> Batch:
     """The batch size of least loss at fixed tokens, or the largest within `max_extra_tokens` of the least tokens."""
     critical = critical_batch(fits.critical_batch, target, notes)
     best = _from_landscape(fits.landscape, target, notes)
@@ -59,7 +61,13 @@ def _from_landscape(fit: Fit | None, target: Target, notes: Notes) -> FitInterva
     except NotIdentified as error:
         notes.warn("W-BATCH-NOT-IDENTIFIED", error.message)
         return None
-    notes.line("batch", found, unit="tokens", rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law", source="fit")
+    notes.line(
+        "batch",
+        found,
+        unit="tokens",
+        rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
+        source="fit",
+    )
     return found
 
 
@@ -96,7 +104,10 @@ def critical_batch(fit: Fit | None, target: Target, notes: Notes) -> FitInterval
     columns = target.columns()
     missing = [name for name in fit.law.inputs if name not in columns and name != "batch_tokens"]
     if missing:
-        notes.warn("W-CRITICAL-INPUT", f"the law {fit.law.name} needs {', '.join(missing)}, which the target does not say")
+        notes.warn(
+            "W-CRITICAL-INPUT",
+            f"the law {fit.law.name} needs {', '.join(missing)}, which the target does not say",
+        )
         return None
     found = fit.query(lambda law: _critical_tokens(law, columns))
     notes.line(
@@ -115,7 +126,12 @@ def _critical_tokens(law: Any, columns: dict[str, float]) -> Any:
 
 
 def _largest_within(
-    share: float, best: FitInterval | None, fits: FitSet, target: Target, critical: FitInterval | None, notes: Notes
+    share: float,
+    best: FitInterval | None,
+    fits: FitSet,
+    target: Target,
+    critical: FitInterval | None,
+    notes: Notes,
 ) -> FitInterval:
     """The largest batch whose extra tokens stay within `share`, by the landscape or by the hyperbola."""
     rule = f"largest batch within {share:.1%} extra tokens"
@@ -127,11 +143,15 @@ def _largest_within(
             low, high = (middle, high) if extra is not None and extra <= share else (low, middle)
         scale = low / best.value
         found = FitInterval(value=low, low=_times(best.low, scale), high=_times(best.high, scale))
-        notes.line("batch within extra tokens", found, unit="tokens", rule=rule, source="landscape and loss law")
+        notes.line(
+            "batch within extra tokens", found, unit="tokens", rule=rule, source="landscape and loss law"
+        )
         return found
     if critical is not None:
         # E = E_min (1 + B / B_crit): McCandlish et al. 2018, equation 2.12.
-        found = FitInterval(value=share * critical.value, low=_times(critical.low, share), high=_times(critical.high, share))
+        found = FitInterval(
+            value=share * critical.value, low=_times(critical.low, share), high=_times(critical.high, share)
+        )
         notes.line("batch within extra tokens", found, unit="tokens", rule=rule, source="mccandlish2018")
         return found
     raise PlanError(
@@ -186,7 +206,9 @@ def tradeoff(best: float, fits: FitSet, target: Target, days: float | None) -> l
     return rows
 
 
-def batch_part(batch: Batch, sequences: int | None, fits: FitSet, target: Target, days: float | None) -> BatchPart:
+def batch_part(
+    batch: Batch, sequences: int | None, fits: FitSet, target: Target, days: float | None
+) -> BatchPart:
     """The `batch` key of the plan."""
     tokens = None if sequences is None else sequences * target.sequence_length
     return BatchPart(

@@ -39,7 +39,9 @@ class Choice(Document):
 
     batch_tokens: int
     steps: int
-    extra_tokens_fraction: float | None = Field(description="tokens beyond the least that reach the same loss")
+    extra_tokens_fraction: float | None = Field(
+        description="tokens beyond the least that reach the same loss"
+    )
     learning_rate: float | None = Field(description="re-tuned for this batch size")
     days: float | None
 

@@ -22,12 +22,17 @@ def recommend_rate(
     """The peak learning rate at the batch that will be run."""
     if fit is not None:
         try:
-            found = fit.query(lambda law: law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens))
+            found = fit.query(
+                lambda law: law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens)
+            )
             rule = f"optimum of the {fit.law.name} law at the batch that is run"
         except NotIdentified:
             found = fit.query(lambda law: law.optimal_learning_rate(target.params, target.tokens))
             rule = f"optimum of the {fit.law.name} law at the batch that its runs used"
-            notes.warn("W-RATE-AT-OTHER-BATCH", "the learning rate holds for the batch size of the runs, which they did not vary")
+            notes.warn(
+                "W-RATE-AT-OTHER-BATCH",
+                "the learning rate holds for the batch size of the runs, which they did not vary",
+            )
         notes.line("learning rate", found, unit="peak", rule=rule, source="fit")
         return found
     return _from_presets(presets, notes)
@@ -57,7 +62,9 @@ def rate_part(
         warmup_tokens=round(schedule.warmup * target.tokens),
         decay_tokens=round(schedule.decay * target.tokens),
         flat_range=_flat_range(fit, target),
-        groups=[RateGroup(name=name, multiplier=value) for name, value in setup.get("rate_groups", {}).items()],
+        groups=[
+            RateGroup(name=name, multiplier=value) for name, value in setup.get("rate_groups", {}).items()
+        ],
     )
 
 

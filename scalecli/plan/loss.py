@@ -52,7 +52,12 @@ def loss_gain_per_compute(fit: Fit, target: Target, step: float = 1e-3) -> float
 
     def at(change: float) -> float:
         moved = dict(columns)
-        for name, power in (("params", 0.5), ("params_active", 0.5), ("params_non_embedding", 0.5), ("tokens", 0.5)):
+        for name, power in (
+            ("params", 0.5),
+            ("params_active", 0.5),
+            ("params_non_embedding", 0.5),
+            ("tokens", 0.5),
+        ):
             moved[name] = columns[name] * np.exp(power * change)
         moved["flops"] = columns["flops"] * np.exp(change)
         moved["unique_tokens"] = moved["tokens"]

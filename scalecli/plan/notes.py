@@ -31,7 +31,16 @@ class Notes:
         if isinstance(value, FitInterval):
             value, low, high = value.value, value.low, value.high
         self.lines.append(
-            Line(name=name, value=value, low=low, high=high, unit=unit, rule=rule, source=source, warning=warning)
+            Line(
+                name=name,
+                value=value,
+                low=low,
+                high=high,
+                unit=unit,
+                rule=rule,
+                source=source,
+                warning=warning,
+            )
         )
 
     def warn(self, code: str, message: str) -> None:

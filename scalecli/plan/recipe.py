@@ -65,9 +65,16 @@ def choose_schedule(setup: Mapping[str, Any], notes: Notes) -> Schedule:
 
 def _setting(name: str, measured: Any, published: Any, source: str, notes: Notes) -> Any:
     if measured is not None:
-        notes.line(name, measured, unit="", rule="what the runs held fixed; the optimum holds for it", source="runs")
+        notes.line(
+            name, measured, unit="", rule="what the runs held fixed; the optimum holds for it", source="runs"
+        )
         return measured
     notes.line(
-        name, published, unit="", rule="a published recipe", source=source, warning="not measured by the runs of any fit"
+        name,
+        published,
+        unit="",
+        rule="a published recipe",
+        source=source,
+        warning="not measured by the runs of any fit",
     )
     return published

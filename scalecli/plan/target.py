@@ -101,12 +101,17 @@ def _check(wish: Wish) -> None:
         wish.params is None and wish.shape is None and wish.flops and wish.tokens_per_param
     ):
         raise PlanError(
-            "say how long to train in exactly one way", hint="one of --tokens, --flops, --days, --tokens-per-param"
+            "say how long to train in exactly one way",
+            hint="one of --tokens, --flops, --days, --tokens-per-param",
         )
     if wish.params is not None and wish.shape is not None:
-        raise PlanError("a size and a shape contradict each other", hint="give --params, or --layers and --width")
+        raise PlanError(
+            "a size and a shape contradict each other", hint="give --params, or --layers and --width"
+        )
     if wish.params is None and wish.shape is None and wish.flops is None:
-        raise PlanError("the model has no size", hint="give --params or --layers and --width, or --flops to find one")
+        raise PlanError(
+            "the model has no size", hint="give --params or --layers and --width, or --flops to find one"
+        )
     for name in ("params", "tokens", "flops", "tokens_per_param"):
         value = getattr(wish, name)
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -119,11 +124,23 @@ def _optimal_params(wish: Wish, loss_fit: Fit | None, notes: Notes) -> float:
     flops = wish.flops
     if wish.tokens_per_param is not None:
         params = math.sqrt(flops / (6 * wish.tokens_per_param))
-        notes.line("params", params, unit="parameters (total)", rule="C = 6 N D at the wished tokens a parameter", source="you")
+        notes.line(
+            "params",
+            params,
+            unit="parameters (total)",
+            rule="C = 6 N D at the wished tokens a parameter",
+            source="you",
+        )
         return params
     if loss_fit is not None and hasattr(loss_fit.law, "optimal_params"):
         found = loss_fit.query(lambda law: law.optimal_params(flops))
-        notes.line("params", found, unit="parameters (total)", rule="least loss at C = 6 N D", source=loss_fit.law.name)
+        notes.line(
+            "params",
+            found,
+            unit="parameters (total)",
+            rule="least loss at C = 6 N D",
+            source=loss_fit.law.name,
+        )
         return found.value
     params = math.sqrt(flops / (6 * FOLKLORE_TOKENS_PER_PARAM))
     notes.line(
@@ -137,8 +154,17 @@ def _optimal_params(wish: Wish, loss_fit: Fit | None, notes: Notes) -> float:
 def _assumed_shape(params: float, wish: Wish, notes: Notes) -> ModelShape:
     shape = shape_for_params(params, vocab=wish.vocab, kind=wish.params_kind)
     text = f"{shape.layers} layers, width {shape.width}, ffn {shape.ffn}, {shape.heads} heads, vocabulary {shape.vocab}"
-    notes.line("shape", text, unit="", rule="assumed: Llama-like with the wished number of parameters", source="scalecli")
-    notes.warn("W-SHAPE-ASSUMED", f"from the size alone a shape was assumed ({text}); --layers and --width say otherwise")
+    notes.line(
+        "shape",
+        text,
+        unit="",
+        rule="assumed: Llama-like with the wished number of parameters",
+        source="scalecli",
+    )
+    notes.warn(
+        "W-SHAPE-ASSUMED",
+        f"from the size alone a shape was assumed ({text}); --layers and --width say otherwise",
+    )
     return shape
 
 

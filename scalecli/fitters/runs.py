@@ -1,0 +1,122 @@
+"""From a run table to a fit: which columns, which clusters, and what the runs held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalecli.data.schema import COLUMNS
+from scalecli.data.tables import RunTable
+from scalecli.fitters.fit import Fit, FitOptions, fit_law
+from scalecli.fitters.identify import Notice
+from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
+
+RECIPE = (
+    "optimizer", "beta1", "beta2", "epsilon", "weight_decay", "grad_clip", "schedule", "decay_fraction",
+    "parametrization", "sequence_length", "tokenizer", "dataset", "loss_kind", "dtype", "vocab_size",
+)  # fmt: skip
+"""Columns of the recipe: an optimum holds for the values that the runs shared."""
+
+SAME_SHARE = 0.02
+"""Whole steps round a warm-up; shares within 2 % of each other are one setting."""
+
+NO_GROUPS = "none"
+
+
+def columns_of(law: type[Any]) -> list[str]:
+    """The run columns that fitting this law takes."""
+    return list(dict.fromkeys([*required_columns(law), measured_column(law)]))
+
+
+def fit_runs(
+    table: RunTable, law: type[Any], *, group: str | None = None, options: FitOptions | None = None
+) -> Fit:
+    """Fit a law to a run table.
+
+    Rows that share `group` are resampled together. Without it that is the column `group` if there is one,
+    else the model size, because runs of one model share its shape and its tuning; procedures resample rows.
+    The group `none` makes every row stand alone. `loss_std` weighs the rows where every row has one.
+
+    Raises what `fit_law` raises, and `BadRow` for a value that cannot be used.
+    """
+    needed = table.columns(columns_of(law))
+    clusters, chosen = _clusters(table, law, group)
+    provenance = {
+        "data_sha256": table.sha256,
+        "source": table.source,
+        "grouped_by": chosen,
+        "setup": setup_of(table),
+        "notes": [{"code": note.code, "message": note.message} for note in table.notes],
+    }
+    found = fit_law(
+        law,
+        needed,
+        needed[measured_column(law)],
+        groups=clusters,
+        loss_std=_loss_std(table, law),
+        options=options,
+        provenance=provenance,
+        rows_read=table.rows_read,
+        dropped=[(drop.reason, drop.count) for drop in table.dropped],
+    )
+    told = tuple(Notice(note.code, note.message) for note in table.notes)
+    return replace(found, warnings=found.warnings + told)
+
+
+def _clusters(table: RunTable, law: type[Any], group: str | None) -> tuple[NDArray[Any] | None, str]:
+    if group == NO_GROUPS:
+        return None, NO_GROUPS
+    if group is not None:
+        return table.groups(group), group
+    if "group" in table.frame.columns and not isinstance(law, EstimatedLaw):
+        return table.groups("group"), "group"
+    size = next((name for name in required_columns(law) if name.startswith("params")), None)
+    if size is None or isinstance(law, EstimatedLaw):
+        return None, NO_GROUPS
+    return table.columns([size])[size], size
+
+
+def _loss_std(table: RunTable, law: type[Any]) -> NDArray[np.float64] | None:
+    """The measured noise of every row, or None unless all rows have one."""
+    if measured_column(law) != "loss" or "loss_std" not in table.frame.columns:
+        return None
+    if table.frame["loss_std"].isna().any():
+        return None
+    return table.columns(["loss_std"])["loss_std"]
+
+
+def setup_of(table: RunTable) -> dict[str, Any]:
+    """The recipe columns on which all runs agree, and warm-up and final rate as shares of run and peak."""
+    fixed: dict[str, Any] = {}
+    for name in RECIPE:
+        if name in table.frame.columns:
+            said = table.frame[name].dropna().unique()
+            if len(said) == 1:
+                fixed[name] = float(said[0]) if COLUMNS[name].kind == "number" else str(said[0])
+    shares = {
+        "warmup_fraction": ("warmup_steps", "steps"),
+        "final_learning_rate_fraction": ("final_learning_rate", "learning_rate"),
+    }
+    for share, (part, whole) in shares.items():
+        agreed = _agreed_share(table, part, whole)
+        if agreed is not None:
+            fixed[share] = agreed
+    return fixed
+
+
+def _agreed_share(table: RunTable, part: str, whole: str) -> float | None:
+    if not {part, whole} <= set(table.frame.columns) or table.frame[[part, whole]].isna().any(axis=None):
+        return None
+    columns = table.columns([part, whole])
+    shares = columns[part] / columns[whole]
+    return float(np.median(shares)) if np.ptp(shares) <= SAME_SHARE else None
+
+
+def require_points(table: RunTable, inputs: Sequence[str]) -> list[dict[str, float]]:
+    """The rows of a table of points as law inputs."""
+    columns = table.columns(inputs)
+    return [{name: float(columns[name][i]) for name in inputs} for i in range(len(table))]

@@ -1,0 +1,1 @@
+"""Pictures of fits and plans; matplotlib is imported where it draws."""
