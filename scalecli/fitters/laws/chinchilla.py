@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from scalecli.fitters.inverse import column_for_term
 from scalecli.fitters.law import Array, Columns, Param, Term
 
 
@@ -42,12 +43,20 @@ class Chinchilla:
         by_alpha, by_beta = -self.A * size * np.log(x["params"]), -self.B * data * np.log(x["tokens"])
         return np.stack([one, size, data, by_alpha, by_beta], axis=-1)
 
-    def optimal_params(self, flops: Array | float) -> Array | float:
+    def optimal_params(self, flops: Array | float) -> Array:
         """N* = G (C/6)^(beta/(alpha+beta)) with G = (alpha A / beta B)^(1/(alpha+beta)); C = 6 N D."""
         total = self.alpha + self.beta
-        balance: float = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
-        return balance * (flops / 6) ** (self.beta / total)
+        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
+        return np.asarray(balance * (flops / 6) ** (self.beta / total))
 
-    def optimal_tokens(self, flops: Array | float) -> Array | float:
+    def optimal_tokens(self, flops: Array | float) -> Array:
         """D* = C / (6 N*)."""
-        return flops / (6 * self.optimal_params(flops))
+        return np.asarray(flops / (6 * self.optimal_params(flops)))
+
+    def params_for_loss(self, loss: Array | float, tokens: Array | float) -> Array:
+        """N at which these tokens reach the loss; NaN where no size does."""
+        return column_for_term(loss - self.E - self.B * tokens**-self.beta, self.A, self.alpha)
+
+    def tokens_for_loss(self, loss: Array | float, params: Array | float) -> Array:
+        """D at which this size reaches the loss; NaN where it never does."""
+        return column_for_term(loss - self.E - self.A * params**-self.alpha, self.B, self.beta)
