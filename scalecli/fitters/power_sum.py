@@ -107,7 +107,9 @@ class PowerSumProblem:
 
     def expand_block(self, theta: Array, targets: Targets) -> Expansion:
         shares = self.terms(theta)
-        total = sum(shares[1:], start=shares[0])
+        total = shares[0].copy()
+        for share in shares[1:]:
+            total += share
         for share in shares:
             share /= total
         loss = self.loss.pieces(np.log(total) - targets.log_y)
