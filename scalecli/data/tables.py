@@ -125,7 +125,7 @@ def read_runs(
     for name in dict.fromkeys([*required, *factors]):
         if column_for(name).kind == "number":
             frame[name] = _scaled(frame[name], name, factors, lines, loaded.source, required=name in required)
-    notes = [*mapping_notes(mapping), *(_derivation_note(step) for step in steps), *table_notes(frame)]
+    notes = [*mapping_notes(mapping), *(derivation_note(step) for step in steps), *table_notes(frame)]
     return RunTable(frame, lines, len(keep), tuple(dropped), loaded.source, loaded.sha256, tuple(notes))
 
 
@@ -175,7 +175,8 @@ def _with_inputs(require: Collection[str], steps: Sequence[Derivation]) -> list[
     return required
 
 
-def _derivation_note(derivation: Derivation) -> Note:
+def derivation_note(derivation: Derivation) -> Note:
+    """What is said of a column that was computed from others."""
     return Note("W-derived", f"{derivation.name} is not in the table and was computed: {derivation.formula}")
 
 

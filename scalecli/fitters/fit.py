@@ -208,7 +208,7 @@ def fit_law(
     objective).
     """
     options = options or FitOptions()
-    _check_options(law, options)
+    check_options(law, options)
     columns = _columns(required_columns(law), x)
     y = np.asarray(y, dtype=float)
     notices = check_runs(law, columns, y, options.pins)
@@ -264,7 +264,8 @@ def _columns(needed: Sequence[str], x: Columns) -> dict[str, Array]:
     return {name: np.atleast_1d(np.asarray(x[name], dtype=float)) for name in needed}
 
 
-def _check_options(law: type[Any], options: FitOptions) -> None:
+def check_options(law: type[Any], options: FitOptions) -> None:
+    """Raise `DataError` for options that make no sense for this law."""
     if options.loss not in set(LossName):
         raise DataError(f"there is no loss {options.loss!r}; there are {', '.join(LossName)}")
     if not (options.delta > 0 and 0 < options.interval < 1 and options.draws >= 0):

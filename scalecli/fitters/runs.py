@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.derive import derivations_for
 from scalecli.data.schema import COLUMNS
-from scalecli.data.tables import RunTable
-from scalecli.fitters.fit import Fit, FitOptions, fit_law
-from scalecli.fitters.identify import Notice
+from scalecli.data.tables import RunTable, derivation_note, numbers_of
+from scalecli.fitters.estimate import Estimate, Method, estimate
+from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
+from scalecli.fitters.identify import Notice, check_runs
 from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
+from scalecli.fitters.objective import LossName, row_loss
+from scalecli.fitters.problem import Data
+from scalecli.fitters.resample import Clusters
+from scalecli.fitters.weights import row_weights
 
 RECIPE = (
     "optimizer", "beta1", "beta2", "epsilon", "weight_decay", "grad_clip", "schedule", "decay_fraction",
@@ -32,6 +38,15 @@ def columns_of(law: type[Any]) -> list[str]:
     return list(dict.fromkeys([*required_columns(law), measured_column(law)]))
 
 
+def with_columns(table: RunTable, names: Sequence[str]) -> RunTable:
+    """The table with those of these columns added that follow exactly from others, each with a note."""
+    frame, notes = table.frame, list(table.notes)
+    for step in derivations_for(names, [str(name) for name in frame.columns]):
+        frame = frame.assign(**{step.name: step.compute(*(numbers_of(frame[need]) for need in step.needs))})
+        notes.append(derivation_note(step))
+    return replace(table, frame=frame, notes=tuple(notes))
+
+
 def fit_runs(
     table: RunTable, law: type[Any], *, group: str | None = None, options: FitOptions | None = None
 ) -> Fit:
@@ -43,6 +58,7 @@ def fit_runs(
 
     Raises what `fit_law` raises, and `BadRow` for a value that cannot be used.
     """
+    table = with_columns(table, columns_of(law))
     needed = table.columns(columns_of(law))
     clusters, chosen = _clusters(table, law, group)
     provenance = {
@@ -65,6 +81,18 @@ def fit_runs(
     )
     told = tuple(Notice(note.code, note.message) for note in table.notes)
     return replace(found, warnings=found.warnings + told)
+
+
+def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estimate:
+    """The point estimate alone: what a fit costs without its draws and checks. Raises as `fit_runs` does."""
+    check_options(law, options)
+    needed = with_columns(table, columns_of(law)).columns(columns_of(law))
+    x = {name: needed[name] for name in required_columns(law)}
+    y = needed[measured_column(law)]
+    check_runs(law, x, y, options.pins)
+    data = Data(x, y, row_weights(y, _loss_std(table, law)))
+    method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
+    return estimate(law, data, Clusters.of(None, len(y)), method)
 
 
 def _clusters(table: RunTable, law: type[Any], group: str | None) -> tuple[NDArray[Any] | None, str]:
