@@ -110,10 +110,12 @@ def _projection(
     consumes: int,
     casts_input: bool,
     owns_gradient: bool = True,
+    adds_input: bool = False,
 ) -> Iterator[Operation]:
     """A matrix product: gradients of its input (rows times inputs) and of its weights.
 
-    Under autocast both come in the computed type first, and are cast one after the other.
+    Under autocast both come in the computed type first, and are cast one after the other. `adds_input`: the input
+    has a gradient already, to which this one is added.
     """
     e, w = recipe.compute_bytes, recipe.weight_bytes
     trained = not recipe.lora_rank
@@ -122,12 +124,14 @@ def _projection(
     d_weight = weights * e if trained else 0
     if not autocast:
         yield Operation(gradients=d_weight, makes=d_input, releases=d_output, consumes=consumes)
-        return
-    yield Operation(makes=d_input + d_weight, releases=d_output, consumes=consumes, uncasts=weights * e)
-    if trained:
+    else:
+        yield Operation(makes=d_input + d_weight, releases=d_output, consumes=consumes, uncasts=weights * e)
+    if adds_input and not (autocast and casts_input):
+        yield Operation(releases=d_input)
+    if autocast and trained:
         yield Operation(gradients=weights * w, releases=d_weight)
-    if casts_input:
-        yield Operation(makes=rows * inputs * w, releases=d_input)
+    if autocast and casts_input:
+        yield Operation(makes=rows * inputs * w, releases=d_input + (rows * inputs * w if adds_input else 0))
 
 
 def _feed_forward(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
@@ -151,33 +155,29 @@ def _blocks(rank: Rank, recipe: Recipe, *, shared_input: int) -> Iterator[Operat
     frozen = bool(recipe.lora_rank)
     own_cast = shared_input if autocast and dense and not frozen else 0
 
-    def projection(consumes: int) -> Iterator[Operation]:
+    def projection(consumes: int, adds_input: bool) -> Iterator[Operation]:
         return _projection(
             recipe, rows=rank.slots, inputs=rank.width, outputs=rank.ffn, weights=rank.expert_matrices[0],
-            consumes=0 if frozen else consumes, casts_input=dense,
+            consumes=0 if frozen else consumes, casts_input=dense, adds_input=adds_input,
         )  # fmt: skip
 
     if not rank.gated:
         yield Operation(makes=hidden, releases=hidden, consumes=hidden)
-        yield from projection(shared_input)
+        yield from projection(shared_input, False)
         return
     yield Operation(
         makes=2 * hidden, releases=hidden, consumes=2 * hidden
     )  # product of up and activated gate
-    yield from projection(own_cast)  # up
+    yield from projection(own_cast, False)  # up
     yield Operation(makes=hidden, releases=hidden, consumes=hidden)  # activation of the gate
-    yield from projection(shared_input)  # gate
-    value_bytes = recipe.stream_bytes if dense else recipe.compute_bytes
-    yield Operation(
-        releases=rank.slots * rank.width * value_bytes
-    )  # the two gradients of the input are added
+    yield from projection(shared_input, True)  # gate
 
 
 def _experts(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
     """Results are gathered back, weighted, computed by the blocks, and the visits scattered to their tokens."""
     e = recipe.compute_bytes
     visiting, tokens = rank.slots * rank.width * e, rank.tokens * rank.width * e
-    yield Operation(makes=visiting)
+    yield Operation(makes=visiting, consumes=visiting)
     yield Operation(
         makes=2 * visiting, releases=2 * visiting, consumes=visiting + rank.slots * e
     )  # weights of the results, and their sum over the width
@@ -188,7 +188,7 @@ def _experts(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
     if cast:
         yield Operation(makes=rank.tokens * rank.width * recipe.stream_bytes, releases=tokens)
     chances = rank.tokens * rank.routed
-    indices = saved.router_saved(rank, recipe) - visiting * 2 - rank.slots * e
+    indices = saved.router_saved(rank, recipe) - visiting * 3 - rank.slots * e
     yield Operation(makes=8 * chances, releases=8 * chances, consumes=indices)
     yield from _projection(
         recipe, rows=rank.tokens, inputs=rank.width, outputs=0, weights=rank.router_weights,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from scalecli.accounting.memory import loss, offload, pipeline, saved, weights
-from scalecli.accounting.memory.backward import Level, Operation, highest, layer_backward
+from scalecli.accounting.memory.backward import highest, layer_backward
 from scalecli.accounting.memory.layout import Layout, check_layout
 from scalecli.accounting.memory.optimizers import optimizer_bytes
 from scalecli.accounting.memory.rank import Rank, rank_of
@@ -200,12 +200,20 @@ class _Step:
             )
         return self._layers_kept(self.rank.layers) + top
 
-    def _layer_casts(self) -> int:
-        return (
-            weights.cast_bytes(self.rank.layer_matrices, self.computed)
-            if self.recipe.recompute == "none"
-            else 0
-        )
+    def _own_casts(self) -> int:
+        """Of one layer, while it computes."""
+        adapters = self.rank.adapter_weights(self.recipe.lora_rank) if self.recipe.lora_rank else 0
+        return weights.cast_bytes(self.rank.layer_matrices + adapters, self.computed)
+
+    def _layers_casts(self, layers: int) -> int:
+        """Waiting for backward; a frozen first projection needs no gradient of its input."""
+        if self.recipe.recompute != "none" or layers == 0:
+            return 0
+        return layers * self._own_casts() - self._frozen_casts()
+
+    def _frozen_casts(self) -> int:
+        frozen = self.recipe.lora_rank and self.rank.first
+        return weights.cast_bytes(self.rank.attention_matrices[0], self.computed) if frozen else 0
 
     def _head_cast(self) -> int:
         return weights.cast_bytes(self.rank.vocab * self.rank.width, self.computed) if self.rank.last else 0
@@ -213,7 +221,7 @@ class _Step:
     def saved_casts(self) -> int:
         """Autocast copies of weights that wait for backward; recomputed layers and chunks make theirs again."""
         head = self._head_cast() if self.recipe.logits == "full" else 0
-        return self.rank.layers * self._layer_casts() + head
+        return self._layers_casts(self.rank.layers) + head
 
     # The moments
 
@@ -221,7 +229,7 @@ class _Step:
         return self.static() | {
             "gradients": self._gradients_before(),
             "saved activations": self._layers_kept(self.rank.layers),
-            "autocast weight copies": self.rank.layers * self._layer_casts(),
+            "autocast weight copies": self._layers_casts(self.rank.layers),
             "working tensors": self._forward_working(),
         }
 
@@ -232,12 +240,24 @@ class _Step:
         ending = stream * r * (2 if rank.last else 1) + (0 if rank.last else stream * e)
         if self.recipe.recompute == "none":
             return ending
-        hidden = rank.slots * rank.ffn * e
-        inside = 2 * stream * r + (3 if rank.gated else 2) * hidden
-        if self.recipe.recompute == "selective":
-            kept_blocks = (1 if rank.gated else 1) * hidden + rank.slots * rank.width * e
-            inside -= kept_blocks
-        return max(ending, inside)
+        return max(ending, 2 * stream * r + self._blocks_working())
+
+    def _blocks_working(self) -> int:
+        """The feed-forward block of a recomputed layer at its highest, without what selective recomputation keeps."""
+        rank, e = self.rank, self.computed.compute_bytes
+        hidden, result = rank.slots * rank.ffn * e, rank.slots * rank.width * e
+        selective = self.recipe.recompute == "selective"
+        cast = weights.cast_bytes(rank.expert_matrices[0], self.computed)
+        casts_input = result if cast and rank.routed == 1 else 0
+        routing = (
+            saved.router_saved(rank, self.computed) - 2 * result - rank.slots * e if rank.routed > 1 else 0
+        )
+        activated = (2 if rank.gated else 1) * hidden  # with the activated gate
+        computed = 0 if selective else hidden  # up projection
+        multiplying = activated + computed - (result if selective else 0)
+        projecting = activated - hidden + computed + cast + casts_input - (result if selective else 0)
+        descending = hidden + cast + (0 if selective else result)
+        return routing + max(multiplying, projecting, descending)
 
     def loss(self) -> Bytes:
         if not self.rank.last:
@@ -246,24 +266,33 @@ class _Step:
             "gradients": self._gradients_before(),
             "saved activations": self._layers_kept(self.rank.layers)
             + loss.head_input_saved(self.rank, self.computed),
-            "autocast weight copies": self.rank.layers * self._layer_casts() + self._head_cast(),
+            "autocast weight copies": self._layers_casts(self.rank.layers) + self._head_cast(),
         }
         return here | self._loss_peak()
 
     def _loss_peak(self) -> Bytes:
         rank, recipe = self.rank, self.computed
-        stream = rank.stream_tokens * rank.width
         chunked = recipe.logits == "chunked"
         tokens = math.ceil(rank.tokens / recipe.logit_chunks) if chunked else rank.tokens
-        gradient = self._gradients(self._head_trained()) if chunked and not self.accumulating else 0
-        pieces = (rank.tokens - tokens) * rank.width * recipe.stream_bytes
-        operations = loss.loss_backward(rank, recipe, tokens, adds_to_gradient=chunked or self.accumulating)
-        top = highest(operations, accumulating=False)
+        operations = loss.loss_backward(rank, recipe, tokens, adds_to_gradient=chunked)
+        top = highest(operations, accumulating=self.accumulating)
         log_softmax = tokens * rank.vocab * loss.LOSS_BYTES
-        widened = stream * recipe.stream_bytes if recipe.stream_bytes != recipe.compute_bytes else 0
-        forward = loss.logits_forward(rank, recipe, tokens) + widened
-        backward = log_softmax + gradient + pieces + top.total
-        return {"logits and loss": max(forward, backward)}
+        others = 0
+        if chunked:  # the head's gradient so far, and the hidden states' of the chunks before
+            others = self._head_trained() * recipe.weight_bytes
+            others += (rank.tokens - tokens) * rank.width * recipe.stream_bytes
+        forward = loss.logits_forward(rank, recipe, tokens) + self._widened_hidden(tokens)
+        return {
+            "logits and loss": max(forward + (others if chunked else 0), log_softmax + others + top.total)
+        }
+
+    def _widened_hidden(self, tokens: int) -> int:
+        """Hidden states in the stream's type beside the cast ones that the head reads; a chunk casts its own."""
+        if self.computed.stream_bytes == self.computed.compute_bytes:
+            return 0
+        if self.recipe.logits == "chunked":
+            return tokens * self.rank.width * self.computed.compute_bytes
+        return self.rank.stream_tokens * self.rank.width * self.computed.stream_bytes
 
     def backward(self) -> Bytes:
         candidates = [self._layer_backward(below) for below in {0, self.rank.layers - 1}]
@@ -282,28 +311,28 @@ class _Step:
         if below == 0:
             own -= self._frozen_input()
         gradient = rank.stream_tokens * rank.width * recipe.stream_bytes
-        casts = weights.cast_bytes(rank.layer_matrices, recipe)
+        casts = self._own_casts() - (self._frozen_casts() if below == 0 else 0)
         return self.static() | {
             "gradients": self._gradients_above(rank.layers - 1 - below) + top.gradients,
             "saved activations": self._layers_kept(below) + own + top.saved,
-            "autocast weight copies": below * self._layer_casts() + casts + top.casts,
+            "autocast weight copies": self._layers_casts(below) + casts + top.casts,
             "working tensors": gradient + top.working,
         }
 
     def _embedding_backward(self) -> Bytes:
-        """The embedding's dense gradient beside the gradient of its output."""
+        """The embedding's dense gradient beside the gradient of its output.
+
+        A tied embedding has the head's gradient waiting, and their sum is a third tensor.
+        """
         rank, recipe = self.rank, self.computed
-        stream = rank.stream_tokens * rank.width * recipe.stream_bytes
         if recipe.lora_rank:
             return self.static() | {"gradients": self._gradients(self._trained())}
-        added = rank.vocab * rank.width * recipe.weight_bytes if self._adds_embedding_gradient() else 0
-        return self.static() | {
-            "gradients": self._gradients(self._trained()),
-            "working tensors": stream + added,
-        }
-
-    def _adds_embedding_gradient(self) -> bool:
-        return self.accumulating or (self.rank.tied and self.rank.last)
+        stream = rank.stream_tokens * rank.width * recipe.stream_bytes
+        dense = rank.vocab * rank.width * recipe.weight_bytes
+        working = stream + (dense if self.accumulating else 0)
+        if rank.tied and rank.last:
+            working = (dense if self.accumulating else 0) + max(stream + dense, 2 * dense)
+        return self.static() | {"gradients": self._gradients(self._trained()), "working tensors": working}
 
     def optimizer(self) -> Bytes:
         here = self.static() | {

@@ -21,9 +21,11 @@ def log_softmax_saved(rank: Rank, recipe: Recipe) -> int:
 
 
 def head_input_saved(rank: Rank, recipe: Recipe) -> int:
-    """The last residual stream with its norm's statistics, and what the head reads."""
+    """The last residual stream with its norm's statistics, and what the head (or a recomputed chunk of it) reads."""
     values = rank.stream_tokens * rank.width
     statistics = rank.stream_tokens * 4 * (2 if rank.layer_norm else 1)
+    if recipe.logits == "chunked":
+        return 2 * values * recipe.stream_bytes + statistics
     reads = 0 if recipe.lora_rank else values * recipe.compute_bytes
     return values * recipe.stream_bytes + statistics + reads
 
@@ -48,18 +50,21 @@ def loss_backward(rank: Rank, recipe: Recipe, tokens: int, *, adds_to_gradient: 
         yield Operation(makes=narrow, releases=wide)
     weights = 0 if recipe.lora_rank else rank.vocab * rank.width
     d_hidden = tokens * rank.width * e
-    if recipe.precision != "bf16-autocast":
-        made = weights * w
-        yield Operation(
-            gradients=0 if adds_to_gradient else made,
-            makes=d_hidden + (made if adds_to_gradient else 0),
-            releases=narrow + (made if adds_to_gradient else 0),
-        )
-        return
-    yield Operation(makes=d_hidden + weights * e, releases=narrow, uncasts=rank.vocab * rank.width * e)
-    yield Operation(
-        gradients=0 if adds_to_gradient else weights * w,
-        makes=weights * w if adds_to_gradient else 0,
-        releases=weights * (e + (w if adds_to_gradient else 0)),
-    )
-    yield Operation(makes=tokens * rank.width * w, releases=d_hidden)
+    autocast = recipe.precision == "bf16-autocast"
+    if not autocast:
+        yield _with_weight_gradient(weights * w, adds_to_gradient, makes=d_hidden, releases=narrow)
+    else:
+        uncasts = rank.vocab * rank.width * e
+        yield Operation(makes=d_hidden + weights * e, releases=narrow, uncasts=uncasts)
+        yield _with_weight_gradient(weights * w, adds_to_gradient, makes=0, releases=weights * e)
+    if adds_to_gradient:  # the sum of the chunks' gradients is a new tensor
+        yield Operation(makes=weights * w, releases=2 * weights * w)
+    if autocast:
+        yield Operation(makes=tokens * rank.width * w, releases=d_hidden)
+
+
+def _with_weight_gradient(size: int, adds: bool, *, makes: int, releases: int) -> Operation:
+    """The operation that makes the head's gradient: a new one, or one that is to be added to another."""
+    if adds:
+        return Operation(makes=makes + size, releases=releases)
+    return Operation(gradients=size, makes=makes, releases=releases)

@@ -75,13 +75,14 @@ def feed_forward_saved(rank: Rank, recipe: Recipe) -> int:
 
 
 def router_saved(rank: Rank, recipe: Recipe) -> int:
-    """Probabilities and choices of the router, where each visit goes, visits, their results and weights."""
+    """Probabilities and choices of the router, where each visit goes, visits, their results before and after
+    weighting, and the weights."""
     if rank.routed == 1:
         return 0
     probabilities = rank.tokens * rank.routed * STATISTIC_BYTES
     indices = (rank.visits + max(rank.visits, rank.slots) + rank.slots) * INDEX_BYTES
     visiting = rank.slots * rank.width * recipe.compute_bytes
-    results = visiting + rank.slots * recipe.compute_bytes
+    results = 2 * visiting + rank.slots * recipe.compute_bytes
     return probabilities + indices + visiting + results
 
 
@@ -144,9 +145,6 @@ def products_kept(rank: Rank, recipe: Recipe) -> int:
 
 
 def unused_products(rank: Rank, recipe: Recipe) -> int:
-    """Kept outputs of the down projection that recomputation never asks for: they stay until the layer is done."""
-    return (
-        rank.slots * rank.width * recipe.compute_bytes
-        if recipe.recompute == "selective" and rank.routed == 1
-        else 0
-    )
+    """Kept outputs of the down projection stay until the layer is done where recomputation stops before them."""
+    reached = rank.routed > 1 or recipe.dropout > 0
+    return 0 if reached or recipe.recompute != "selective" else rank.slots * rank.width * recipe.compute_bytes

@@ -136,11 +136,14 @@ class Experts(nn.Module):
         return torch.zeros_like(flat, dtype=self.compute).index_add(0, tokens, results).view_as(x)
 
     def _blocks(self, visits: Tensor) -> Tensor:
-        up = torch.bmm(visits, self.up.to(self.compute))
         if self.gate is None:
-            return torch.bmm(F.gelu(up), self.down.to(self.compute))
-        gated = F.silu(torch.bmm(visits, self.gate.to(self.compute))) * up
-        return torch.bmm(gated, self.down.to(self.compute))
+            hidden = F.gelu(self._product(visits, self.up))
+        else:
+            hidden = F.silu(self._product(visits, self.gate)) * self._product(visits, self.up)
+        return self._product(hidden, self.down)
+
+    def _product(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(rows, weight.to(self.compute))
 
 
 class Layer(nn.Module):
