@@ -15,7 +15,7 @@ import numpy as np
 from scalecli.errors import FitError
 from scalecli.fitters.law import Array, EstimatedLaw, with_values
 from scalecli.fitters.objective import RowLoss
-from scalecli.fitters.problem import Data, Targets, expand
+from scalecli.fitters.problem import Data, Indices, Targets, expand
 from scalecli.fitters.resample import Clusters
 from scalecli.fitters.solver import Solution, descend, solve
 
@@ -64,6 +64,21 @@ class Estimate:
         targets = Targets(np.log(self.data.y), self.data.weights * factors)
         return self._descended(targets, len(factors))
 
+    def under(self, loss: RowLoss) -> Array:
+        """Raw parameters that minimise another loss, searched from this estimate, (parameters,)."""
+        assert self.solution is not None
+        problem = self.solution.problem.with_loss(loss)
+        found = descend(problem, self.solution.theta[None], self.data.targets())
+        return np.asarray(problem.to_raw(found.theta)[0])
+
+    def scores(self, label: Indices, count: int) -> Array:
+        """Gradients of the objective's part from the rows of each label, (count, k)."""
+        assert self.solution is not None
+        problem, theta = self.solution.problem, self.solution.theta[None]
+        pull = self.data.weights * problem.loss.pieces(-self.residuals()).first
+        row_scores = pull[:, None] * problem.jacobian(theta)[0]
+        return np.stack([np.bincount(label, column, count) for column in row_scores.T], axis=1)
+
     def draws(self, count: int, rng: np.random.Generator) -> Array:
         """Bootstrap draws of the raw parameters, (count, parameters); those without an answer are NaN."""
         if self.solution is not None and count * self.data.rows > MOST_CELLS:
@@ -84,13 +99,8 @@ class Estimate:
 
     def _score_draws(self, solution: Solution, count: int, rng: np.random.Generator) -> Array:
         problem, theta = solution.problem, solution.theta[None]
-        targets = self.data.targets()
-        pull = targets.weights * problem.loss.pieces(-self.residuals()).first
-        row_scores = pull[:, None] * problem.jacobian(theta)[0]
-        scores = np.stack(
-            [np.bincount(self.clusters.label, column, self.clusters.count) for column in row_scores.T], axis=1
-        )
-        here = expand(problem, theta, targets, np.zeros(1, dtype=np.intp))
+        scores = self.scores(self.clusters.label, self.clusters.count)
+        here = expand(problem, theta, self.data.targets(), np.zeros(1, dtype=np.intp))
         inside = (theta[0] > problem.low) & (theta[0] < problem.high)
         curvature = here.hessian[0][np.ix_(inside, inside)]
         moved = np.tile(theta, (count, 1))

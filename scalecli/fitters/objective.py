@@ -15,7 +15,7 @@ The objective is a sum, never a mean: tolerances of optimizers are absolute, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -73,6 +73,9 @@ class RowLoss:
             return Pieces(value, first, second, majorizer)
         tilt = np.where(residual > 0, self.over, 1.0) / self.unit
         return Pieces(value * tilt, first * tilt, second * tilt, majorizer * tilt)
+
+    def with_delta(self, delta: float) -> RowLoss:
+        return replace(self, delta=delta)
 
     @property
     def delta_matters(self) -> bool:

@@ -25,18 +25,22 @@ WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """`label` (rows,) numbers the cluster of each row from 0; `count` of them there are."""
+    """`label` (rows,) numbers the cluster of each row from 0; `names` are what the clusters are called."""
 
     label: Indices
-    count: int
+    names: list[str]
 
     @classmethod
     def of(cls, groups: NDArray[Any] | None, rows: int) -> Clusters:
         """Rows of equal `groups` belong together; without groups every row stands alone."""
         if groups is None:
-            return cls(np.arange(rows), rows)
+            return cls(np.arange(rows), [str(row + 1) for row in range(rows)])
         found, label = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-        return cls(label, len(found))
+        return cls(label, found.tolist())
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
 
     @property
     def few(self) -> bool:
@@ -44,7 +48,7 @@ class Clusters:
 
     def take(self, rows: Any) -> Clusters:
         found, label = np.unique(self.label[rows], return_inverse=True)
-        return Clusters(label, len(found))
+        return Clusters(label, [self.names[which] for which in found])
 
     def counts(self, draws: int, rng: np.random.Generator) -> Array:
         """How often each cluster was drawn, (draws, clusters)."""

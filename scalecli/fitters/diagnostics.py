@@ -1,0 +1,257 @@
+"""How much a fit hangs on single choices: rows left out, groups left out, the loss, the exact optimum.
+
+Every check fits the law again, from the point estimate on, and watches one number that a decision would rest
+on, the headline: the best tokens per parameter at ten times the largest compute for laws that have one, else
+the prediction there. A choice that moves the headline out of its own interval is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scalecli.fitters.domain import GROWING, scale_of, with_compute
+from scalecli.fitters.estimate import Estimate
+from scalecli.fitters.identify import Notice
+from scalecli.fitters.law import Array, measured_column, names, with_values
+from scalecli.fitters.problem import Indices
+
+DROPS = (1, 3, 5, 10, 20)
+"""How many of the largest measured values are left out, as far as a quarter of the rows."""
+
+DELTAS = (0.1, 10.0, np.inf)
+"""Factors on the Huber threshold; the last is least squares."""
+
+REFITS = 300
+"""At most so many groups, and so many runs, are left out one by one: those that pull hardest on the fit."""
+
+SHOWN = 5
+"""So many of them are reported, the most influential first."""
+
+AHEAD = 10.0
+"""The headline is for this many times the largest compute among the runs."""
+
+EXCESSES = (0.001, 0.005)
+"""Flatness of the optimum is told for these fractions above the least loss."""
+
+OUTLYING = 3.5
+"""Groups further above the law than this many robust standard deviations are flagged as under-tuned."""
+
+FEWEST_GROUPS = 5
+"""With fewer groups nothing says which of them is odd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The fit under another choice: what was changed, and the parameters then, shape (parameters,)."""
+
+    key: str
+    changed: Any
+    raw: Array
+    headline: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A fit, the number that its checks watch, and the interval of that number."""
+
+    fitted: Estimate
+    name: str
+    of: Callable[[Any], Array]
+    low: float
+    high: float
+
+    def headline(self, raw: Array) -> Array:
+        """The watched number for raw parameters (m, parameters), (m,)."""
+        return _answers(self.fitted.law, self.of, raw)
+
+    def checks(self, key: str, changed: list[Any], raw: Array) -> list[Check]:
+        headline = self.headline(raw)
+        return [Check(key, *parts) for parts in zip(changed, raw, headline.tolist(), strict=True)]
+
+    def largest_dropped(self) -> list[Check]:
+        """Without the k largest measured values, for several k."""
+        y = self.fitted.data.y
+        counts = [k for k in DROPS if k <= len(y) // 4]
+        kept = np.ones((len(counts), len(y)))
+        order = np.argsort(-y, kind="stable")
+        for factors, count in zip(kept, counts, strict=True):
+            factors[order[:count]] = 0.0
+        return self.checks("dropped", counts, self.fitted.reweighted(kept)) if counts else []
+
+    def other_deltas(self) -> list[Check]:
+        """Under wider and narrower losses."""
+        loss = self.fitted.method.loss
+        if self.fitted.solution is None or not loss.delta_matters:
+            return []
+        deltas = [loss.delta * factor for factor in DELTAS]
+        raw = np.stack([self.fitted.under(loss.with_delta(delta)) for delta in deltas])
+        return self.checks("delta", [delta if np.isfinite(delta) else None for delta in deltas], raw)
+
+    def without_each(self, key: str, label: Indices, called: list[str]) -> list[Check]:
+        """Without each set of rows with one `label` (rows,), the most influential first."""
+        chosen = self._hardest(label, len(called))
+        kept = (label != chosen[:, None]).astype(float)
+        raw = self.fitted.reweighted(kept)
+        checks = self.checks(key, [called[which] for which in chosen], raw)
+        move = np.abs(self.headline(raw) - self.headline(self.fitted.raw[None]))
+        return [checks[i] for i in np.argsort(-np.nan_to_num(move, nan=np.inf), kind="stable")[:SHOWN]]
+
+    def _hardest(self, label: Indices, count: int) -> Indices:
+        """The labels whose rows pull hardest on the fit, `REFITS` at most."""
+        if count <= REFITS or self.fitted.solution is None:
+            return np.arange(min(count, REFITS))
+        scores = self.fitted.scores(label, count)
+        spread = scores.T @ scores
+        return np.argsort(-np.einsum("gk,gk->g", scores @ np.linalg.pinv(spread), scores))[:REFITS]
+
+    def notices(self, checks: list[Check]) -> Iterator[Notice]:
+        """A warning for the first check that moves the headline out of its interval."""
+        for check in checks:
+            if not self.low <= check.headline <= self.high:
+                yield Notice(
+                    "W-FRAGILE",
+                    f"{_PHRASES[check.key].format(check.changed)}, {self.name} is {check.headline:.3g}, "
+                    "outside its "
+                    f"interval {self.low:.3g} to {self.high:.3g}",
+                )
+                return
+
+    def document(self, checks: list[Check]) -> list[dict[str, Any]]:
+        order = names(self.fitted.law)
+        return [
+            {
+                check.key: check.changed,
+                "parameters": dict(zip(order, map(_number, check.raw.tolist()), strict=True)),
+                "headline": _number(check.headline),
+            }
+            for check in checks
+        ]
+
+
+_PHRASES = {
+    "dropped": "without the {} largest values",
+    "delta": "with Huber delta {}",
+    "group": "without the group {}",
+    "row": "without row {}",
+}
+
+
+def diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, Any], list[Notice]]:
+    """The `diagnostics` of a fit document, and its warnings. `draws` has shape (draws, parameters)."""
+    watch = watch_of(fitted, draws, level)
+    clusters = fitted.clusters
+    rows = np.arange(fitted.data.rows)
+    checks = {
+        "largest_dropped": watch.largest_dropped(),
+        "delta": watch.other_deltas(),
+        "group_left_out": watch.without_each("group", clusters.label, clusters.names)
+        if clusters.count < fitted.data.rows
+        else [],
+        "row_left_out": watch.without_each("row", rows, [str(row + 1) for row in rows]),
+    }
+    groups = under_tuned(fitted)
+    found = {
+        "headline": {
+            "name": watch.name,
+            "value": _number(float(watch.headline(fitted.raw[None])[0])),
+            "low": _number(watch.low),
+            "high": _number(watch.high),
+        },
+        **{name: watch.document(table) for name, table in checks.items()},
+        "flatness": flatness(fitted),
+        "under_tuned": groups,
+    }
+    notices = [notice for table in checks.values() for notice in watch.notices(table)]
+    notices += [
+        Notice(
+            "W-UNDER-TUNED",
+            f"the runs of group {group['group']} lie {group['excess']:.1%} above the law, far more than "
+            "others: check "
+            "their tuning",
+        )
+        for group in groups
+    ]
+    return found, notices
+
+
+def watch_of(fitted: Estimate, draws: Array, level: float) -> Watch:
+    """The headline of a fit, with its interval; without draws any value is inside."""
+    name, of = _headline(fitted)
+    answers = _answers(fitted.law, of, draws)
+    answers = answers[np.isfinite(answers)]
+    tail = (1 - level) / 2
+    low, high = np.quantile(answers, [tail, 1 - tail]) if answers.size else (-np.inf, np.inf)
+    return Watch(fitted, name, of, float(low), float(high))
+
+
+def _headline(fitted: Estimate) -> tuple[str, Callable[[Any], Array]]:
+    law, x = fitted.law, fitted.data.x
+    columns = with_compute(x)
+    if "flops" in columns and hasattr(law, "optimal_params") and hasattr(law, "optimal_tokens"):
+        flops = AHEAD * float(columns["flops"].max())
+        return (
+            f"the best tokens per parameter at {flops:.2g} FLOPs",
+            lambda law: np.asarray(law.optimal_tokens(flops) / law.optimal_params(flops)),
+        )
+    if law.output != measured_column(law):
+        edge = {name: np.array([AHEAD * float(x[name].max())]) for name in law.inputs}
+        return f"{law.output} at {AHEAD:g} times the largest {law.inputs[0]}", lambda law: np.asarray(
+            law.predict(edge)
+        )
+    largest = int(np.argmax(scale_of(law, x, fitted.log_prediction())))
+    growing = [name for name in GROWING if name in law.inputs]
+    factor = AHEAD ** (1 / max(len(growing), 1))
+    ahead = {
+        name: x[name][largest : largest + 1] * (factor if name in growing else 1.0) for name in law.inputs
+    }
+    where = f"{AHEAD:g} times the largest scale" if growing else "the largest run"
+    return f"{law.output} at {where}", lambda law: np.asarray(law.predict(ahead))
+
+
+def _answers(law: type[Any], of: Callable[[Any], Array], raw: Array) -> Array:
+    """A scalar query for raw parameters (m, parameters): (m,), NaN where there is no answer."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(of(with_values(law, raw)), dtype=float)
+    return np.broadcast_to(found, (len(raw), 1))[:, 0]
+
+
+def flatness(fitted: Estimate) -> list[dict[str, Any]]:
+    """How far params may lie from the optimum at a compute for so much more loss: "
+    "[{flops, excess, params}]."""
+    law = with_values(fitted.law, fitted.raw)
+    if set(fitted.law.inputs) != {"params", "tokens"} or not hasattr(law, "optimal_params"):
+        return []
+    largest = float(with_compute(fitted.data.x)["flops"].max())
+    found = []
+    for flops in (largest, AHEAD * largest):
+        best = float(law.optimal_params(flops))
+        params = best * np.geomspace(1e-3, 1e3, 1201)
+        loss = law.predict({"params": params, "tokens": flops / (6 * params)})
+        for excess in EXCESSES:
+            near = params[loss <= loss.min() * (1 + excess)]
+            if np.isfinite(best) and near.size:
+                span = [float(near[0]), float(near[-1])]
+                found.append({"flops": flops, "loss_excess": excess, "optimal_params": best, "params": span})
+    return found
+
+
+def under_tuned(fitted: Estimate) -> list[dict[str, Any]]:
+    """Groups whose runs lie far above the law, by robust standard deviations of group means: "
+    "[{group, excess}]."""
+    clusters = fitted.clusters
+    if fitted.law.output != measured_column(fitted.law) or clusters.count < FEWEST_GROUPS:
+        return []
+    means = np.bincount(clusters.label, fitted.residuals()) / np.bincount(clusters.label)
+    centre = float(np.median(means))
+    spread = 1.4826 * float(np.median(np.abs(means - centre)))
+    odd = np.flatnonzero((means - centre > OUTLYING * spread) & (spread > 0))
+    return [{"group": clusters.names[which], "excess": float(np.expm1(means[which]))} for which in odd]
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if np.isfinite(value) else None
