@@ -1,0 +1,84 @@
+"""What published rules say for a target: shown beside a fitted answer, and all there is without one.
+
+Optima (least loss at fixed data) and critical sizes (a limit on parallelism) are different quantities, so that a
+paper with both has an entry for each. Batches are in tokens: a rule in sequences is multiplied by the length of its
+own sequences, not of the target's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+from scalecli.data.catalogue import PublishedLaw, presets, published_law
+from scalecli.plan.document import Preset
+from scalecli.plan.published import published_inputs, published_value
+from scalecli.plan.target import Target
+
+# Critical sizes are stated over the loss, and without a fit some published law has to say it: the refit of the
+# Chinchilla runs, whose own errors are known (Besiroglu et al. 2024, 2404.10102).
+STAND_IN_LOSS = "chinchilla-refit"
+Quantity = Literal["optimum", "critical"]
+
+
+def presets_for(target: Target, loss: float | None) -> list[Preset]:
+    """Every verified batch and learning-rate rule of the catalogue, evaluated at the target.
+
+    `loss` [nats/token] is the predicted one; without it the catalogue's stands in, and the notes say so. `valid` is
+    false where the target lies outside a range in which the rule was measured.
+    """
+    columns = {**target.columns(), "tokens_per_param": target.tokens / target.params}
+    stand_in = loss is None
+    columns["loss"] = loss if loss is not None else _published_loss(columns)
+    return [
+        _preset(
+            name, quantity, [record for record in records if record.quantity == quantity], columns, stand_in
+        )
+        for name, records in presets().items()
+        for quantity in _quantities(records)
+    ]
+
+
+def _quantities(records: Sequence[PublishedLaw]) -> list[Quantity]:
+    return list(dict.fromkeys(cast(Quantity, record.quantity) for record in records))
+
+
+def _published_loss(columns: Mapping[str, float]) -> float:
+    value = published_value(published_law(STAND_IN_LOSS), columns)
+    assert value is not None, "a target has params and tokens"
+    return value
+
+
+def _preset(
+    name: str,
+    quantity: Quantity,
+    records: Sequence[PublishedLaw],
+    columns: Mapping[str, float],
+    stand_in: bool,
+) -> Preset:
+    said = {record.output: published_value(record, columns) for record in records}
+    return Preset(
+        source=name,
+        quantity=quantity,
+        batch_tokens=said.get("batch_tokens"),
+        learning_rate=said.get("learning_rate"),
+        valid=all(record.covers(columns) for record in records),
+        note="; ".join(
+            dict.fromkeys(part for record in records for part in _notes(record, columns, stand_in))
+        ),
+    )
+
+
+def _notes(record: PublishedLaw, columns: Mapping[str, float], stand_in: bool) -> list[str]:
+    """Source, which N, ranges that the target leaves, set-up and doubts."""
+    parts = [record.source]
+    if record.params:
+        parts.append(f"N {record.params}")
+    parts += [
+        f"measured at {name} {low:.3g} to {high:.3g}"
+        for name, (low, high) in record.valid.items()
+        if name in columns and not low <= columns[name] <= high
+    ]
+    if stand_in and "loss" in published_inputs(record):
+        parts.append(f"at the loss {columns['loss']:.3g} of {STAND_IN_LOSS}")
+    return [*parts, record.setup, *filter(None, [record.doubt])]
