@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalecli.cli import options
+from scalecli.cli import fitting, options
 from scalecli.cli.render import show, span, table
-from scalecli.cli.tables import read_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,32 +16,24 @@ if TYPE_CHECKING:
 
 def fit(
     runs: options.Runs,
-    law: options.LawName = "chinchilla",
+    law: Annotated[
+        str,
+        typer.Option(
+            "--law", help="A law's name (`scalecli laws list`), or auto: the one that extrapolates best."
+        ),
+    ] = "chinchilla",
     map: options.Map = None,
     unit: options.Unit = None,
     where: options.Where = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group", help="Runs that share this column are resampled together [group, else one run each]."
-        ),
-    ] = None,
-    formula: Annotated[
-        str | None, typer.Option("--formula", help="A law of your own: 'E + A*params**-a; E in [0, 5]'.")
-    ] = None,
-    draws: Annotated[int, typer.Option("--draws", min=0, help="Bootstrap draws.")] = 1000,
+    group: fitting.Group = None,
+    formula: fitting.Formula = None,
+    draws: fitting.Draws = 1000,
     interval: options.Level = 0.9,
-    loss: Annotated[
-        str,
-        typer.Option(
-            "--loss",
-            metavar="huber|least-squares|absolute|envelope",
-            help="What is minimised, on log residuals.",
-        ),
-    ] = "huber",
-    delta: Annotated[
-        float, typer.Option("--delta", min=0.0, help="Where the Huber loss turns linear.")
-    ] = 1e-3,
+    loss: fitting.RowLoss = "huber",
+    delta: fitting.Delta = 1e-3,
+    pin: fitting.Pin = None,
+    min_params: fitting.MinParams = None,
+    min_flops: fitting.MinFlops = None,
     out: options.Out = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -55,12 +46,13 @@ def fit(
 
       scalecli fit runs.db --law landscape-two-stage --out landscape.fit.json
     """
-    from scalecli.fitters.fit import FitOptions
     from scalecli.fitters.runs import fit_runs
+    from scalecli.fitters.validate.choose import choose_law
 
-    settings = FitOptions(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed)
-    read = read_table(runs, map, unit, where)
-    found = fit_runs(read, law=law, formula=formula, group=group, options=settings)
+    kept = fitting.large_enough(where, min_params, min_flops)
+    read, chosen = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
+    settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
+    found = fit_runs(read, chosen or choose_law(read, settings)[0], group=group, options=settings)
     show(found.document(), draw_fit, as_json=as_json, out=out, full=found.document(draws=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -59,6 +59,13 @@ def numbers(items: list[str] | None, option: str) -> dict[str, float]:
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
     return found
+
+
+def one_of(text: str, choices: tuple[str, ...], option: str) -> Any:
+    """The text, if it is one of the choices; a usage error that lists them otherwise."""
+    if text not in choices:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(choices)}", param_hint=option)
+    return text
 
 
 Count = Annotated[float, typer.Option(parser=quantity(parse_count), metavar="QUANTITY")]

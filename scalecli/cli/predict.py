@@ -43,8 +43,9 @@ def predict(
     places = [options.numbers([text], "--at") for text in at or []]
     if points is not None:
         from scalecli.cli.tables import read_table
+        from scalecli.fitters.runs import points_of
 
-        places += read_table(str(points)).points(found.law.inputs)
+        places += points_of(read_table(str(points), require=found.law.inputs), found.law.inputs)
     if not places:
         raise typer.BadParameter("name at least one point", param_hint="--at")
     if (solve is None) != (loss is None):

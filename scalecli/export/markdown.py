@@ -25,7 +25,7 @@ def _document(plan: Plan) -> Iterator[str]:
         yield ""
     yield "## Every value, its rule and its source"
     yield ""
-    yield from _table(("value", "", "unit", "rule", "source"), (_line(line) for line in plan.lines))
+    yield from markdown_table(("value", "", "unit", "rule", "source"), (_line(line) for line in plan.lines))
     if plan.batch.tradeoff:
         yield "## What another batch size would cost"
         yield ""
@@ -39,11 +39,11 @@ def _document(plan: Plan) -> Iterator[str]:
             )
             for c in plan.batch.tradeoff
         )
-        yield from _table(("batch [tokens]", "steps", "extra tokens", "learning rate", "days"), rows)
+        yield from markdown_table(("batch [tokens]", "steps", "extra tokens", "learning rate", "days"), rows)
     if plan.memory is not None:
         yield f"## Memory of one device: {format_bytes(plan.memory.per_device_bytes)}, highest at {plan.memory.peak.moment}"
         yield ""
-        yield from _table(
+        yield from markdown_table(
             ("term", "bytes", "rule"), ((t.name, format_bytes(t.bytes), t.rule) for t in plan.memory.terms)
         )
     if plan.presets:
@@ -60,7 +60,9 @@ def _document(plan: Plan) -> Iterator[str]:
             )
             for p in plan.presets
         )
-        yield from _table(("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note"), rows)
+        yield from markdown_table(
+            ("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note"), rows
+        )
 
 
 def _recommendation(plan: Plan) -> Iterator[str]:
@@ -88,7 +90,7 @@ def _recommendation(plan: Plan) -> Iterator[str]:
         rows.insert(-2, ("rate within 0.1 % of the loss", f"{low:.3g} … {high:.3g}"))
     if plan.cost is not None:
         rows.append(("time", f"{_span(plan.cost.days)} days at MFU {_span(plan.cost.mfu)}"))
-    yield from _table(("", "recommended"), rows)
+    yield from markdown_table(("", "recommended"), rows)
 
 
 def _line(line: Line) -> Sequence[str]:
@@ -99,7 +101,7 @@ def _line(line: Line) -> Sequence[str]:
     return line.name, value, line.unit, rule, line.source
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield "| " + " | ".join(heads) + " |"
     yield "|" + " --- |" * len(heads)
     for row in rows:

@@ -28,7 +28,7 @@ RECIPE = (
 """Columns of the recipe: an optimum holds for the values that the runs shared."""
 
 SAME_SHARE = 0.02
-"""Whole steps round a warm-up; shares within 2 % of each other are one setting."""
+"""Shares within 2 % of each other are one setting."""
 
 NO_GROUPS = "none"
 
@@ -125,26 +125,29 @@ def setup_of(table: RunTable) -> dict[str, Any]:
             said = table.frame[name].dropna().unique()
             if len(said) == 1:
                 fixed[name] = float(said[0]) if COLUMNS[name].kind == "number" else str(said[0])
-    shares = {
-        "warmup_fraction": ("warmup_steps", "steps"),
-        "final_learning_rate_fraction": ("final_learning_rate", "learning_rate"),
-    }
-    for share, (part, whole) in shares.items():
-        agreed = _agreed_share(table, part, whole)
-        if agreed is not None:
-            fixed[share] = agreed
+    fixed |= _agreed(table, "warmup_fraction", "warmup_steps", "steps", whole_steps=True)
+    fixed |= _agreed(table, "final_learning_rate_fraction", "final_learning_rate", "learning_rate")
+    if "warmup_fraction" not in fixed and "batch_tokens" in table.frame.columns:
+        sized = replace(
+            table, frame=table.frame.assign(_steps=table.frame["params"] / table.frame["batch_tokens"])
+        )
+        fixed |= _agreed(sized, "warmup_tokens_per_param", "warmup_steps", "_steps", whole_steps=True)
     return fixed
 
 
-def _agreed_share(table: RunTable, part: str, whole: str) -> float | None:
+def _agreed(
+    table: RunTable, share: str, part: str, whole: str, *, whole_steps: bool = False
+) -> dict[str, float]:
+    """`share` = part / whole where all runs have the same one, rounding to `whole_steps` of the part allowed."""
     if not {part, whole} <= set(table.frame.columns) or table.frame[[part, whole]].isna().any(axis=None):
-        return None
-    columns = table.columns([part, whole])
-    shares = columns[part] / columns[whole]
-    return float(np.median(shares)) if np.ptp(shares) <= SAME_SHARE else None
+        return {}
+    numerator, denominator = (table.frame[name].to_numpy(dtype=float) for name in (part, whole))
+    middle = float(np.median(numerator / denominator))
+    slack = 1.0 if whole_steps else SAME_SHARE * np.abs(numerator).max()
+    return {share: middle} if np.abs(numerator - middle * denominator).max() <= slack else {}
 
 
-def require_points(table: RunTable, inputs: Sequence[str]) -> list[dict[str, float]]:
+def points_of(table: RunTable, inputs: Sequence[str]) -> list[dict[str, float]]:
     """The rows of a table of points as law inputs."""
     columns = table.columns(inputs)
     return [{name: float(columns[name][i]) for name in inputs} for i in range(len(table))]

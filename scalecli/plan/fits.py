@@ -22,6 +22,10 @@ class FitSet:
     def all(self) -> list[Fit]:
         return [fit for fit in (self.loss, self.landscape, self.critical_batch) if fit is not None]
 
+    def setups(self) -> dict[str, dict[str, Any]]:
+        """What the runs of each fit held fixed, by law."""
+        return {fit.law.name: dict(fit.provenance.get("setup") or {}) for fit in self.all}
+
     def setup(self) -> dict[str, Any]:
         """The recipe that the runs held fixed (optimizer, betas, schedule, ...), the landscape's runs first."""
         for fit in (self.landscape, self.loss, self.critical_batch):

@@ -11,6 +11,7 @@ from typing import Any
 
 from scalecli.plan.document import OptimizerPart
 from scalecli.plan.notes import Notes
+from scalecli.plan.target import Target
 
 # Touvron et al. 2023 (2302.13971), section 2.2: AdamW and clipping of the LLaMA models.
 PUBLISHED_OPTIMIZER: Mapping[str, Any] = {
@@ -49,10 +50,13 @@ def choose_optimizer(setup: Mapping[str, Any], notes: Notes) -> OptimizerPart:
     )
 
 
-def choose_schedule(setup: Mapping[str, Any], notes: Notes) -> Schedule:
-    """The schedule of the probes, in fractions of the run."""
+def choose_schedule(setup: Mapping[str, Any], target: Target, notes: Notes) -> Schedule:
+    """The schedule of the probes, in fractions of the run; a warm-up tied to the model's size stays tied to it."""
+    known = dict(setup)
+    if "warmup_fraction" not in known and "warmup_tokens_per_param" in known:
+        known["warmup_fraction"] = min(1.0, known["warmup_tokens_per_param"] * target.params / target.tokens)
     chosen = {
-        name: _setting(name, setup.get(name), published, "bergsma2025", notes)
+        name: _setting(name, known.get(name), published, "bergsma2025", notes)
         for name, published in PUBLISHED_SCHEDULE.items()
     }
     return Schedule(

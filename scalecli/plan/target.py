@@ -27,11 +27,14 @@ class Wish:
     shape: ModelShape | None = None
     tokens: float | None = None
     flops: float | None = None
+    days: float | None = None
     tokens_per_param: float | None = None
     sequence_length: int = 2048
     vocab: int = 32000
+    optimizer: str | None = None
     accelerator: str | None = None
     count: int = 1
+    accelerators: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,149 @@
+"""`scalecli plan`: the recommendation for a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.memory import draw_memory
+from scalecli.cli.model import shape_of
+from scalecli.cli.render import show, span, table
+from scalecli.units import format_count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def plan(
+    params: options.Params = None,
+    params_kind: options.ParamsKind = "total",
+    layers: options.Layers = None,
+    width: options.Width = None,
+    ffn: options.Ffn = None,
+    heads: options.Heads = None,
+    kv_heads: options.KvHeads = None,
+    vocab: options.Vocab = 32000,
+    tokens: options.Tokens = None,
+    flops: options.Flops = None,
+    days: Annotated[
+        float | None, typer.Option("--days", min=0.0, help="As many tokens as fit into so many days.")
+    ] = None,
+    tokens_per_param: Annotated[float | None, typer.Option("--tokens-per-param", min=0.0)] = None,
+    sequence_length: options.SequenceLength = 2048,
+    fit: options.Fits = None,
+    objective: Annotated[
+        str,
+        typer.Option("--objective", metavar="tokens|max-extra-tokens=5%", help="What the batch is best for."),
+    ] = "tokens",
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
+    ] = None,
+    accelerator: options.Accelerator = None,
+    count: options.DeviceCount = 1,
+    accelerators: options.AcceleratorFile = None,
+    interval: options.Level = 0.9,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Recommend batch size, learning rate, schedule and memory plan for a target, each with interval and source.
+
+    Examples:
+
+      scalecli plan --params 7B --tokens 1.4T --fit loss.fit.json --fit landscape.fit.json --accelerator h100-80g --count 64
+
+      scalecli plan --params 1B --tokens-per-param 20      (no runs at all: what published rules say, and their spread)
+    """
+    from scalecli.fitters.fit import Fit
+    from scalecli.plan.plan import PlanOptions, make_plan
+    from scalecli.plan.target import Wish
+
+    wish = Wish(
+        params=params, params_kind=options.one_of(params_kind, ("total", "non-embedding"), "--params-kind"),
+        shape=shape_of(layers, width, ffn, heads, kv_heads, vocab), vocab=vocab,
+        tokens=tokens, flops=flops, days=days, tokens_per_param=tokens_per_param, sequence_length=sequence_length,
+        optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
+    )  # fmt: skip
+    chosen = PlanOptions(interval=interval, max_extra_tokens=max_extra_tokens(objective))
+    made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
+    show(made.document(), draw_plan, as_json=as_json, out=out)
+
+
+def max_extra_tokens(objective: str) -> float | None:
+    """`max-extra-tokens=5%` as 0.05, `tokens` as None; a usage error otherwise.
+
+    >>> max_extra_tokens("max-extra-tokens=5%")
+    0.05
+    """
+    if objective == "tokens":
+        return None
+    name, _, share = objective.partition("=")
+    try:
+        fraction = float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
+    except ValueError:
+        fraction = -1.0
+    if name != "max-extra-tokens" or not fraction > 0:
+        raise typer.BadParameter("is tokens, or max-extra-tokens=5%", param_hint="--objective")
+    return fraction
+
+
+def draw_plan(document: Any) -> Iterator[RenderableType]:
+    """The tables of a plan document."""
+    target, batch, rate = document["target"], document["batch"], document["learning_rate"]
+    title = f"{format_count(target['params'])} parameters on {format_count(target['tokens'])} tokens"
+    yield table(title, ["", "recommended", "within 0.1 % of the loss"], _summary(document))
+    if batch["tradeoff"]:
+        heads = ["batch [tokens]", "steps", "extra tokens", "learning rate", "days"]
+        yield table("What another batch size would cost", heads, map(_choice, batch["tradeoff"]))
+    if document["memory"]:
+        yield from draw_memory(document["memory"])
+    if document["presets"]:
+        heads = ["published rule", "kind", "batch [tokens]", "learning rate", "in range", "note"]
+        yield table("What published rules say here", heads, map(_preset, document["presets"]))
+    rows = ((line["name"], line["rule"], line["source"], line["warning"]) for line in document["lines"])
+    yield table(f"Rules and sources ({rate['schedule']} schedule)", ["value", "rule", "source", "mind"], rows)
+
+
+def _summary(document: Any) -> Iterator[tuple[object, ...]]:
+    batch, rate, optimizer = document["batch"], document["learning_rate"], document["optimizer"]
+    yield (
+        "batch [tokens]",
+        span(batch["tokens"], format_count),
+        _range(batch["flat_range_tokens"], format_count),
+    )
+    yield "batch [sequences]", batch["sequences"], f"of {batch['sequence_length']} tokens"
+    yield "steps", batch["steps"], None
+    yield "critical batch [tokens]", span(batch["critical_tokens"], format_count), None
+    yield "peak learning rate", span(rate["peak"]), _range(rate["flat_range"], "{:.3g}".format)
+    yield "schedule", f"{rate['schedule']}, to {rate['final'] or 0:.3g}", None
+    yield "warm-up [tokens]", rate["warmup_tokens"] and format_count(rate["warmup_tokens"]), None
+    betas = f"betas {optimizer['beta1']:g}, {optimizer['beta2']:g}" if optimizer["beta1"] is not None else ""
+    yield "optimizer", f"{optimizer['name']} {betas}, weight decay {optimizer['weight_decay']:g}", None
+    yield "loss [nats/token]", span(document["loss"]), None
+    if document["cost"]:
+        yield "days", span(document["cost"]["days"]), f"MFU {span(document['cost']['mfu'])}"
+
+
+def _range(ends: Any, read: Any) -> str | None:
+    return None if ends is None else f"{read(ends[0])} … {read(ends[1])}"
+
+
+def _choice(choice: Any) -> tuple[object, ...]:
+    extra = choice["extra_tokens_fraction"]
+    share = None if extra is None else f"{extra:.1%}"
+    return (
+        format_count(choice["batch_tokens"]),
+        choice["steps"],
+        share,
+        choice["learning_rate"],
+        choice["days"],
+    )
+
+
+def _preset(preset: Any) -> tuple[object, ...]:
+    batch = preset["batch_tokens"]
+    said = None if batch is None else format_count(batch)
+    valid = "yes" if preset["valid"] else "no"
+    return preset["source"], preset["quantity"], said, preset["learning_rate"], valid, preset["note"]

@@ -1,0 +1,336 @@
+"""The whole way in one function: ladder, fits, plan, the target trained, predicted against measured.
+
+The plan is written before the target is trained, so that the prediction is one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scalecli.accounting.shape import shape_for_params
+from scalecli.data.corpus import Corpus, load_corpus
+from scalecli.data.store import Store
+from scalecli.data.tables import RunTable, read_runs
+from scalecli.errors import DataError, ExportError
+from scalecli.export.formats import render
+from scalecli.export.quickstart import to_markdown
+from scalecli.fitters.fit import Fit, FitOptions
+from scalecli.fitters.laws import law_named
+from scalecli.fitters.runs import NO_GROUPS, columns_of, fit_runs
+from scalecli.plan.document import Plan
+from scalecli.plan.plan import PlanOptions, make_plan
+from scalecli.plan.target import Wish
+from scalecli.probes.config import Evaluation, ProbeConfig
+from scalecli.probes.ladder import Recipe, ladder
+from scalecli.probes.sweep import OnProgress, local_slots, run_sweep
+from scalecli.probes.timing import StepTime, measure_step_time
+from scalecli.report.quickstart import draw_quickstart
+
+TOKENS_PER_PARAM = (5.0, 10.0, 20.0)
+"""Lengths of every rung; one long run branches into all of them."""
+TARGET_SIZE = 2.0
+"""The target, as a multiple of the largest rung."""
+TARGET_TOKENS_PER_PARAM = 20.0
+TARGET_SEEDS = 3
+LADDER_SHARE = 0.45
+"""Share of the time that the ladder takes; the target and its alternatives have the rest."""
+START_UP_SHARE = 0.15
+"""Share of the time kept for starting processes, for fits and for the report."""
+TARGET_SIZE_MARGIN = 1.3
+"""Rows above this multiple of the largest rung are the target's, not the ladder's."""
+
+RECIPE = Recipe(evaluation=Evaluation(sequences=512))
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user says of a quickstart."""
+
+    minutes: float = 5.0
+    seed: int = 0
+    device: str = "auto"
+    data: str = "builtin:python"
+    interval: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """One way to train the target."""
+
+    name: str
+    config: ProbeConfig
+
+
+def quickstart(
+    out: Path, settings: Settings, *, announce: Announce, on_progress: OnProgress | None = None
+) -> dict[str, Any]:
+    """Measure, fit, plan, and check the plan on a model larger than any that was measured.
+
+    Writes `runs.db`, `loss.fit.json`, `landscape.fit.json`, `plan.json`, `summary.md`, `prediction.svg` (with the plot
+    extra) and `quickstart.json` into the folder `out`, and returns the last. Called again with the same settings it
+    trains only what is missing. Raises what its parts raise, `ExportError` when the folder cannot be written.
+    """
+    corpus = load_corpus(settings.data)
+    design = Design.stored_or_measured(out, settings, corpus, announce)
+    announce(f"training {len(design.ladder)} runs of the ladder")
+    _train(out, design.ladder, settings, on_progress)
+    runs = read_runs(out / "runs.db", where=f"params < {TARGET_SIZE_MARGIN * design.largest_params}")
+    announce("fitting the laws and writing the plan")
+    fits = fit_ladder(runs, settings)
+    for fit in fits:
+        fit.write(out / f"{'landscape' if fit.law.name.startswith('landscape') else 'loss'}.fit.json")
+    plan = plan_target(design, fits, corpus)
+    _write(out / "plan.json", render(plan, "json"))
+    rivals = design.affordable(target_runs(plan, runs, design, corpus))
+    announce(f"training the target {len(rivals)} times: as recommended, and otherwise")
+    _train(out, [rival.config for rival in rivals], settings, on_progress)
+    document = compare(plan, rivals, read_runs(out / "runs.db"), settings)
+    _report(out, document, runs)
+    return document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """What is trained and what it costs: kept in `design.json`, so that a second call goes on where the first ended."""
+
+    ladder: tuple[ProbeConfig, ...]
+    pace: StepTime
+    device: str
+    slots: int
+    target_seconds: float
+
+    @property
+    def largest_params(self) -> int:
+        return max(config.shape.params for config in self.ladder)
+
+    @classmethod
+    def stored_or_measured(cls, out: Path, settings: Settings, corpus: Corpus, announce: Announce) -> Design:
+        """The design stored for these settings and this corpus, else one whose measured time fits the minutes."""
+        key = {**asdict(settings), "data_sha256": corpus.sha256}
+        kept = out / "design.json"
+        if kept.exists():
+            stored = json.loads(kept.read_text(encoding="utf-8"))
+            if stored.pop("key", None) == key:
+                configs = tuple(ProbeConfig.from_dict(config) for config in stored.pop("ladder"))
+                return cls(ladder=configs, pace=StepTime(**stored.pop("pace")), **stored)
+        announce("measuring how fast this machine trains")
+        made = cls.measured(settings, corpus)
+        _write(kept, json.dumps({"key": key, **asdict(made)}, indent=1))
+        return made
+
+    @classmethod
+    def measured(cls, settings: Settings, corpus: Corpus) -> Design:
+        """The largest ladder within its share of the minutes, by the time of a few steps."""
+        slots = local_slots(settings.device, None, 1)
+        device = slots[0].device
+        seconds = 60 * settings.minutes * (1 - START_UP_SHARE)
+
+        def of_size(params: float) -> ProbeConfig:
+            shape = shape_for_params(params, vocab=corpus.vocab)
+            return RECIPE.config(
+                shape,
+                corpus,
+                settings.data,
+                tokens=params,
+                batch_tokens=512,
+                learning_rate=1e-3,
+                seed=settings.seed,
+            )
+
+        pace = measure_step_time([of_size(16_000), of_size(128_000)], device=settings.device)
+        runs = ladder(
+            corpus,
+            settings.data,
+            budget=LADDER_SHARE * seconds,
+            cost=lambda configs: pace.sweep_seconds(configs, device_type=device, slots=len(slots)),
+            tokens_per_param=TOKENS_PER_PARAM,
+            recipe=RECIPE,
+        )
+        return cls(
+            ladder=tuple(replace(config, seed=settings.seed) for config in runs),
+            pace=pace,
+            device=device,
+            slots=len(slots),
+            target_seconds=(1 - LADDER_SHARE) * seconds,
+        )
+
+    def seconds(self, configs: Sequence[ProbeConfig]) -> float:
+        return self.pace.sweep_seconds(configs, device_type=self.device, slots=self.slots)
+
+    def affordable(self, rivals: Sequence[Rival]) -> list[Rival]:
+        """As many as the minutes allow, in their order of importance; the recommended setting always."""
+        kept = list(rivals)
+        while (
+            len(kept) > TARGET_SEEDS and self.seconds([rival.config for rival in kept]) > self.target_seconds
+        ):
+            kept.pop()
+        return kept
+
+
+def _train(
+    out: Path, configs: Sequence[ProbeConfig], settings: Settings, on_progress: OnProgress | None
+) -> None:
+    with Store.open(out / "runs.db") as store:
+        run_sweep(configs, store, device=settings.device, on_progress=on_progress)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another --out"
+        ) from error
+
+
+def fit_ladder(runs: RunTable, settings: Settings) -> list[Fit]:
+    """The loss law through the best run of every setting, and the landscape through all runs."""
+    options = FitOptions(interval=settings.interval, seed=settings.seed)
+    loss = fit_runs(best_of_settings(runs), law_named("chinchilla"), group=NO_GROUPS, options=options)
+    landscape = fit_runs(runs, law_named("landscape-two-stage"), options=options)
+    return [loss, landscape]
+
+
+def best_of_settings(runs: RunTable) -> RunTable:
+    """The run of least loss at every (params, tokens): the tuned frontier that a loss law describes.
+
+    Tokens are compared to 1 %, because whole steps of different batches round them differently.
+    """
+    import numpy as np
+
+    frame = runs.frame
+    length = np.round(
+        np.log(frame["tokens"].to_numpy(dtype=float) / frame["params"].to_numpy(dtype=float)), 1
+    )
+    best = frame.assign(_length=length).groupby(["params", "_length"])["loss"].idxmin().to_numpy()
+    return replace(runs, frame=frame.loc[best].reset_index(drop=True), lines=runs.lines[best])
+
+
+def plan_target(design: Design, fits: Sequence[Fit], corpus: Corpus) -> Plan:
+    """The plan for a model twice the largest rung, as long as the longest of them in tokens a parameter."""
+    shape = shape_for_params(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
+    tokens = min(TARGET_TOKENS_PER_PARAM * shape.params, float(corpus.unique_tokens))
+    wish = Wish(shape=shape, tokens=tokens, sequence_length=RECIPE.sequence_length, vocab=corpus.vocab)
+    return make_plan(wish, fits, PlanOptions(interval=fits[0].interval))
+
+
+def target_runs(plan: Plan, runs: RunTable, design: Design, corpus: Corpus) -> list[Rival]:
+    """The recommended setting with three seeds, then the alternatives, the most telling first."""
+    batch, peak = plan.batch, plan.learning_rate.peak
+    if batch.sequences is None or peak is None:
+        raise DataError(
+            "the ladder does not determine a batch and a learning rate", hint="give more --minutes"
+        )
+    tokens, rate = batch.sequences * batch.sequence_length, peak.value
+    shape = shape_for_params(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
+    first = design.ladder[0]
+
+    def run(name: str, batch_tokens: float, learning_rate: float, seed: int = first.seed) -> Rival:
+        config = RECIPE.config(
+            shape, corpus, first.data, tokens=plan.target.tokens, batch_tokens=batch_tokens, learning_rate=learning_rate,
+            seed=seed,
+        )  # fmt: skip
+        return Rival(name, config)
+
+    smallest = runs.frame[runs.frame["params"] == runs.frame["params"].min()]
+    tuned = smallest.loc[smallest["loss"].idxmin()]
+    return [
+        *(run("recommended", tokens, rate, first.seed + extra) for extra in range(TARGET_SEEDS)),
+        run("smallest rung's tuned setting", float(tuned["batch_tokens"]), float(tuned["learning_rate"])),
+        run("learning rate × 2", tokens, 2 * rate),
+        run("learning rate ÷ 2", tokens, rate / 2),
+        *_preset_run(plan, run),
+        run("batch × 4", 4 * tokens, rate),
+        run("batch ÷ 4", tokens / 4, rate),
+    ]
+
+
+def _preset_run(plan: Plan, run: Callable[[str, float, float], Rival]) -> Iterator[Rival]:
+    """The first published rule that says both a batch and a learning rate."""
+    for preset in plan.presets:
+        if preset.quantity == "optimum" and preset.batch_tokens and preset.learning_rate:
+            yield run(f"published preset {preset.source}", preset.batch_tokens, preset.learning_rate)
+            return
+
+
+def compare(plan: Plan, rivals: Sequence[Rival], runs: RunTable, settings: Settings) -> dict[str, Any]:
+    """Predicted against measured, and what the recommendation gains; evaluation error and seed noise kept apart."""
+    assert plan.loss is not None
+    rows = runs.frame.set_index("run_id")
+    found = {
+        rival.config.run_id: rows.loc[rival.config.run_id]
+        for rival in rivals
+        if rival.config.run_id in rows.index
+    }
+    ours = [
+        found[rival.config.run_id]
+        for rival in rivals
+        if rival.name == "recommended" and rival.config.run_id in found
+    ]
+    if not ours:
+        raise DataError("no run of the recommended setting finished", hint="scalecli runs list runs.db")
+    losses = [float(row["loss"]) for row in ours]
+    others = [rival for rival in rivals if rival.name != "recommended"]
+    low, high = plan.loss.low, plan.loss.high
+    mean = fmean(losses)
+    return {
+        "schema": "scalecli/quickstart/1",
+        "target": plan.target.model_dump(mode="json"),
+        "interval": settings.interval,
+        "recommended": {
+            "batch_tokens": rivals[0].config.batch_tokens,
+            "learning_rate": rivals[0].config.learning_rate,
+        },
+        "predicted": plan.loss.model_dump(mode="json"),
+        "measured": {
+            "loss": mean,
+            "losses": losses,
+            "seed_std": stdev(losses) if len(losses) > 1 else None,
+            "evaluation_std": float(ours[0]["loss_std"]),
+            "inside_interval": low is not None and high is not None and low <= mean <= high,
+        },
+        "alternatives": [_alternative(rival, found.get(rival.config.run_id), mean) for rival in others],
+        "files": {
+            name: name
+            for name in (
+                "runs.db",
+                "loss.fit.json",
+                "landscape.fit.json",
+                "plan.json",
+                "summary.md",
+                "prediction.svg",
+            )
+        },
+        "warnings": [warning.model_dump(mode="json") for warning in plan.warnings],
+    }
+
+
+def _alternative(rival: Rival, row: Any, recommended_loss: float) -> dict[str, Any]:
+    loss = None if row is None else float(row["loss"])
+    return {
+        "name": rival.name,
+        "batch_tokens": rival.config.batch_tokens,
+        "learning_rate": rival.config.learning_rate,
+        "loss": loss,
+        "gain": None if loss is None else loss - recommended_loss,
+        "status": "not finished" if row is None else str(row["status"]),
+    }
+
+
+def _report(out: Path, document: dict[str, Any], runs: RunTable) -> None:
+    """The summary, the picture where matplotlib is there, and the document."""
+    try:
+        draw_quickstart(out / "prediction.svg", runs.frame[["flops", "loss"]].to_dict("records"), document)
+    except ExportError as error:
+        document["files"].pop("prediction.svg")
+        document["warnings"].append({"code": "W-NO-PICTURE", "message": f"{error.message}: {error.hint}"})
+    _write(out / "summary.md", to_markdown(document))
+    _write(out / "quickstart.json", json.dumps(document, indent=1, allow_nan=False))
