@@ -44,7 +44,7 @@ class CriticalBatch:
         """E(B) = S_min (B + B_crit): the tokens that the target costs at this batch size."""
         return self.S_min * (batch_tokens + self.B_crit)
 
-    def batch_for_steps(self, steps: Array | float) -> Array | float:
+    def batch_tokens_for_steps(self, steps: Array | float) -> Array | float:
         """B = B_crit / (S / S_min - 1); NaN where S <= S_min: no batch is large enough."""
         excess = np.asarray(steps / self.S_min - 1, dtype=float)
         return self.B_crit / np.where(excess > 0, excess, np.nan)

@@ -34,6 +34,6 @@ class CriticalBatchLoss:
         power = x["loss"] ** (-1 / self.alpha)
         return np.stack([power, self.B_star * power * np.log(x["loss"]) / self.alpha**2], axis=-1)
 
-    def loss_at(self, batch_tokens: Array | float) -> Array | float:
+    def loss_for_critical_batch_tokens(self, critical_batch_tokens: Array | float) -> Array:
         """The loss at which this batch is critical, (B_star / B)^alpha: above it the batch is too large."""
-        return (self.B_star / batch_tokens) ** self.alpha
+        return np.asarray((self.B_star / critical_batch_tokens) ** self.alpha)

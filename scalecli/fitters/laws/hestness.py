@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from scalecli.fitters.inverse import column_for_term
 from scalecli.fitters.law import Array, Columns, Param, Term
 
 
@@ -35,7 +36,6 @@ class Hestness:
         data = x["tokens"] ** -self.beta
         return np.stack([np.ones_like(data), data, -self.alpha * data * np.log(x["tokens"])], axis=-1)
 
-    def tokens_for_loss(self, loss: Array | float) -> Array | float:
+    def tokens_for_loss(self, loss: Array | float) -> Array:
         """m = (alpha / (error - gamma))^(1/beta); NaN at or below the floor."""
-        above = np.asarray(loss - self.gamma, dtype=float)
-        return (self.alpha / np.where(above > 0, above, np.nan)) ** (1 / self.beta)
+        return column_for_term(loss - self.gamma, self.alpha, self.beta)

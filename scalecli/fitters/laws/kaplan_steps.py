@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from scalecli.fitters.inverse import column_for_term
 from scalecli.fitters.law import Array, Columns, Param, Term
 
 
@@ -41,7 +42,6 @@ class KaplanSteps:
         by_alpha, by_beta = -self.A * size * np.log(x["params"]), -self.B * time * np.log(x["steps"])
         return np.stack([size, time, by_alpha, by_beta], axis=-1)
 
-    def steps_for_loss(self, loss: Array | float, params: Array | float) -> Array | float:
+    def steps_for_loss(self, loss: Array | float, params: Array | float) -> Array:
         """S at which this size reaches the loss; NaN where it never does."""
-        rest = np.asarray(loss - self.A * params**-self.alpha, dtype=float)
-        return (self.B / np.where(rest > 0, rest, np.nan)) ** (1 / self.beta)
+        return column_for_term(loss - self.A * params**-self.alpha, self.B, self.beta)

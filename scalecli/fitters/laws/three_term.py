@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from scalecli.fitters.inverse import column_for_term
 from scalecli.fitters.law import Array, Columns, Param, Term
 
 
@@ -48,6 +49,13 @@ class ThreeTerm:
         by_alpha, by_beta = -self.A * size * np.log(x["params"]), -self.B * time * np.log(x["steps"])
         by_gamma = -self.C * batch * np.log(x["batch_tokens"])
         return np.stack([np.ones_like(size), size, time, batch, by_alpha, by_beta, by_gamma], axis=-1)
+
+    def steps_for_loss(
+        self, loss: Array | float, params: Array | float, batch_tokens: Array | float
+    ) -> Array:
+        """S at which this size and batch reach the loss; NaN where they never do."""
+        rest = self.E + self.A * params**-self.alpha + self.C * batch_tokens**-self.gamma
+        return column_for_term(loss - rest, self.B, self.beta)
 
     def optimal_batch(self, tokens: Array | float) -> Array | float:
         """The batch [tokens] of least loss at fixed D: b^(beta+gamma) = gamma C D^beta / (beta B)."""
