@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,13 +43,21 @@ APPLICATION_ID = 0x5343_4C49
 MIGRATIONS = (
     """
     CREATE TABLE planned (run_id TEXT PRIMARY KEY, config TEXT NOT NULL, created_at TEXT NOT NULL);
-    CREATE TABLE runs (
-        run_id TEXT PRIMARY KEY, status TEXT NOT NULL, attempt TEXT NOT NULL, record TEXT NOT NULL,
-        created_at TEXT NOT NULL
+    CREATE TABLE results (
+        run_id TEXT NOT NULL, attempt TEXT NOT NULL, status TEXT NOT NULL, record TEXT NOT NULL,
+        created_at TEXT NOT NULL, PRIMARY KEY (run_id, attempt)
     );
+    CREATE VIEW runs AS
+        SELECT run_id, attempt, status, record, arrival FROM (
+            SELECT run_id, attempt, status, record, min(rowid) OVER (PARTITION BY run_id) AS arrival,
+                row_number() OVER (
+                    PARTITION BY run_id ORDER BY status IN ('ok', 'diverged') DESC, rowid DESC
+                ) AS place
+            FROM results
+        ) WHERE place = 1;
     CREATE TABLE steps (
-        run_id TEXT NOT NULL, attempt TEXT NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL,
-        PRIMARY KEY (run_id, attempt, step)
+        run_id TEXT NOT NULL, attempt TEXT NOT NULL, position INTEGER NOT NULL, step INTEGER NOT NULL,
+        record TEXT NOT NULL, PRIMARY KEY (run_id, attempt, position)
     ) WITHOUT ROWID;
     CREATE TABLE measurements (
         kind TEXT NOT NULL, run_id TEXT NOT NULL, attempt TEXT NOT NULL, position INTEGER NOT NULL,
@@ -56,7 +65,11 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
 )
-"""Scripts that bring a store from version i to i + 1; `user_version` counts those applied."""
+"""Scripts that bring a store from version i to i + 1; `user_version` counts those applied.
+
+`results` has one row for each attempt that ended; of those, `runs` shows the one that counts: the finished one (no
+other comes after it), else the latest.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +92,14 @@ class _Attempt:
     """The records of one attempt file, by kind."""
 
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    steps: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
+    steps: list[tuple[str, int, int, dict[str, Any]]] = field(default_factory=list)
     measurements: list[tuple[str, str, int, dict[str, Any]]] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
 
     def seen(self) -> dict[str, None]:
         """Ids of the runs that have a record, in order."""
         return dict.fromkeys(
-            [run_id for run_id, _, _ in self.steps] + [run_id for _, run_id, _, _ in self.measurements]
+            [run_id for run_id, _, _, _ in self.steps] + [run_id for _, run_id, _, _ in self.measurements]
         )
 
 
@@ -189,8 +202,8 @@ class Store:
             rows = sum(_keep_result(connection, result, file.name) for result in attempt.results.values())
             before = connection.total_changes
             connection.executemany(
-                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
-                [(run_id, file.name, step, _json(record)) for run_id, step, record in attempt.steps],
+                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)",
+                [(run_id, file.name, at, step, _json(record)) for run_id, at, step, record in attempt.steps],
             )
             steps = connection.total_changes - before
             connection.executemany(
@@ -207,7 +220,7 @@ class Store:
     def put(self, record: Mapping[str, Any]) -> bool:
         """Store a result that the driver knows (of a probe that died, say); False if the run is finished."""
         with self._transaction() as connection:
-            return _keep_result(connection, _checked_result(record, "the driver"), "driver")
+            return _keep_result(connection, _checked_result(record, "the driver"), f"driver-{time.time_ns()}")
 
     def import_rows(self, runs: RunTable) -> int:
         """Store the rows of a table as runs; returns how many are new. A missing `run_id` is
@@ -230,7 +243,7 @@ class Store:
     def runs(self) -> pd.DataFrame:
         """One row for each run that has a result, canonical columns first, in the order of arrival."""
         frame = frame_of(
-            [json.loads(record) for (record,) in self._rows("SELECT record FROM runs ORDER BY rowid")]
+            [json.loads(record) for (record,) in self._rows("SELECT record FROM runs ORDER BY arrival")]
         )
         names = [str(name) for name in frame.columns]
         return frame[
@@ -244,7 +257,7 @@ class Store:
             "attempt = (SELECT attempt FROM runs WHERE run_id = ?1) DESC, count(*) DESC, attempt LIMIT 1",
             (run_id,),
         )
-        query = "SELECT record FROM steps WHERE run_id = ? AND attempt = ? ORDER BY step"
+        query = "SELECT record FROM steps WHERE run_id = ? AND attempt = ? ORDER BY step, position"
         return frame_of(
             [json.loads(record) for (record,) in self._rows(query, (run_id, best[0][0]))] if best else []
         )
@@ -336,13 +349,13 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _keep_result(connection: sqlite3.Connection, result: dict[str, Any], attempt: str) -> bool:
-    """Store a result unless the run is finished or this very result is there; True if the table changed."""
-    marks = ", ".join(f"'{status}'" for status in FINISHED)
+    """Store the result of an attempt unless the run is finished; True if that is news."""
+    finished = ", ".join(f"'{status}'" for status in FINISHED)
     changed = connection.execute(
-        "INSERT INTO runs VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run_id) DO UPDATE SET "
-        "status = ?2, attempt = ?3, record = ?4, created_at = ?5 "
-        f"WHERE runs.status NOT IN ({marks}) AND (runs.attempt, runs.record) IS NOT (?3, ?4)",
-        (result["run_id"], result["status"], attempt, _json(result), _now()),
+        "INSERT INTO results (run_id, attempt, status, record, created_at) SELECT ?1, ?2, ?3, ?4, ?5 "
+        f"WHERE NOT EXISTS (SELECT 1 FROM results WHERE run_id = ?1 AND status IN ({finished})) "
+        "ON CONFLICT (run_id, attempt) DO UPDATE SET status = ?3, record = ?4, created_at = ?5 WHERE record != ?4",
+        (result["run_id"], attempt, result["status"], _json(result), _now()),
     )
     return changed.rowcount > 0
 
@@ -370,7 +383,7 @@ def _add_record(attempt: _Attempt, line: bytes, number: int) -> bool:
             if attempt.results.get(run_id, {}).get("status") not in FINISHED:
                 attempt.results[run_id] = {name: value for name, value in record.items() if name != "kind"}
         case {"kind": "step", "run_id": str(run_id), "step": int(step)}:
-            attempt.steps.append((run_id, step, record))
+            attempt.steps.append((run_id, number, step, record))
         case {"kind": str(kind), "run_id": str(run_id)} if kind not in ("result", "step"):
             attempt.measurements.append((kind, run_id, number, record))
         case _:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.data.derive import Derivation, derivations_for
-from scalecli.data.formats import MISSING, Loaded, load, write_runs
+from scalecli.data.formats import MISSING, Loaded, load, records_of, write_runs
 from scalecli.data.notes import Note, mapping_notes, table_notes
 from scalecli.data.schema import Column, column_for, likely_source
 from scalecli.data.where import Values, Where, column_values, parse_where
@@ -79,6 +79,10 @@ class RunTable:
             if values.dtype == float and len(values) and bool(np.isfinite(values).all()):
                 spans[str(name)] = (float(values.min()), float(values.max()))
         return spans
+
+    def records(self) -> list[dict[str, Any]]:
+        """The kept rows as plain JSON values."""
+        return records_of(self.frame)
 
     def _column(self, name: str) -> pd.Series[Any]:
         if name not in self.frame.columns:

@@ -52,6 +52,13 @@ def test_ingest_is_idempotent_and_follows_a_growing_file(store):
     assert store.measurements("noise")["signal"].tolist() == [1.0]
 
 
+def test_two_readings_of_one_step_are_both_kept(store):
+    store.ingest(
+        write_attempt(store, "1.jsonl", step("a", 2), {**step("a", 1), "train_loss": 4.0}, step("a", 1))
+    )
+    assert store.steps("a")["step"].tolist() == [1, 1, 2]
+
+
 def test_two_attempts_that_finish_make_one_row(store):
     store.ingest(write_attempt(store, "1.jsonl", step("a", 1, 3.1), result("a", loss=2.1)))
     store.ingest(write_attempt(store, "2.jsonl", step("a", 1, 3.2), step("a", 2), result("a", loss=2.2)))
@@ -65,6 +72,14 @@ def test_a_later_attempt_replaces_a_failed_one_and_never_a_finished_one(store):
     store.ingest(write_attempt(store, "2.jsonl", result("a", loss=2.0), result("b", "failed")))
     assert store.finished() == {"a", "b"}
     assert store.runs().set_index("run_id")["status"].to_dict() == {"a": "ok", "b": "diverged"}
+
+
+def test_taking_an_old_file_in_again_does_not_hide_a_newer_result(store):
+    old = write_attempt(store, "1.jsonl", result("a", "failed", status_reason="first"))
+    store.ingest(old)
+    store.put({"run_id": "a", "status": "failed", "status_reason": "second"})
+    store.ingest(old)
+    assert store.runs()["status_reason"].tolist() == ["second"]
 
 
 def test_a_line_cut_short_is_reported_and_the_rest_kept(store):
