@@ -18,7 +18,7 @@ class Clark:
 
     1/Ê = 1/(E - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max saturates few and many experts; E_start pinned to 1
     and E_max to its upper bound leave Ê = E. For E = 1 it is the dense power law. c > 0: routing helps
-    large models less. Clark et al. 2022, equations 1 and 3.
+    large models less. Clark et al. 2022.
     """
 
     name: ClassVar[str] = "clark"

@@ -15,7 +15,7 @@ class CriticalBatchParamsTokens:
     """B_crit(N, D) = c N^a D^b  [tokens]; N: parameters, D: tokens trained on.
 
     Says how much of the growth is due to the model and how much to the data; needs runs in which the two
-    vary apart. Zhang et al. 2024, section 4 (there one exponent at a time, the other quantity held fixed).
+    vary apart. Zhang et al. 2024 (there one exponent at a time, the other quantity held fixed).
     """
 
     name: ClassVar[str] = "critical-batch-params-tokens"

@@ -14,7 +14,7 @@ from scalecli.fitters.law import Array, Columns, Param, Term
 class CriticalBatchTokens:
     """B_crit(D) = c D^b  [tokens]; D: tokens trained on.
 
-    Measured critical sizes grow with the data and hardly with the model (Zhang et al. 2024, section 4);
+    Measured critical sizes grow with the data and hardly with the model (Zhang et al. 2024);
     each definition of "critical" has its own c, so rows of one fit share one. With the model's size:
     `critical-batch-params-tokens`.
     """

@@ -14,7 +14,7 @@ from scalecli.fitters.law import Array, Columns, Param, Term
 class EncoderDecoder:
     """L(N_e, N_d) = L_inf + alpha N_e^-p_e N_d^-p_d  [nats/token]; N_e, N_d: encoder, decoder parameters.
 
-    The two sizes multiply: each is worth most where the other is large. Ghorbani et al. 2021, equation 1,
+    The two sizes multiply: each is worth most where the other is large. Ghorbani et al. 2021,
     with the reference sizes of the paper taken into alpha.
     """
 

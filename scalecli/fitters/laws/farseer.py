@@ -9,14 +9,21 @@ import numpy as np
 
 from scalecli.fitters.law import Array, Columns, Param
 
+REFERENCE_PARAMS = 1e9
+"""The size at which E, B and c hold. Any would do: it only keeps the nine parameters apart in a fit."""
+
+NEARLY_ZERO = 1e-6
+"""Exponents closer to 0 than this are taken to first order there."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Farseer:
-    """L(N, D) = E e^(a3 N^gamma) + B e^(a2 N^beta) D^-(c e^(a1 N^alpha))  [nats/token]; D: tokens.
+    """L(N, D) = E e^(-p s(N, gamma)) + B e^(-q s(N, beta)) D^-x, x = c e^(-r s(N, alpha))  [nats/token].
 
-    N: parameters. At each size a power law in D, whose floor, scale and exponent are stretched exponentials
-    in N. The paper writes E = e^b3, B = e^b2, c = e^b1. Nine parameters: needs a dense grid of sizes and
-    tokens. Li et al. 2025, arXiv 2506.10972, equation 7.
+    N: parameters, D: tokens; s(N, e) = ((N / 1e9)^e - 1) / e, which is ln(N / 1e9) for e = 0. At each size
+    a power law in D, whose floor, scale and exponent bend with the size. The paper writes e^(a3 N^gamma +
+    b3) for the floor, and so on: a3 = -p / (gamma 1e9^gamma), b3 = ln E + p / gamma. Nine parameters: needs
+    a dense grid of sizes and tokens. Li et al. 2025, arXiv 2506.10972.
     """
 
     name: ClassVar[str] = "farseer"
@@ -25,43 +32,54 @@ class Farseer:
     sources: ClassVar[tuple[str, ...]] = ("farseer2025",)
     linear: ClassVar[tuple[str, ...]] = ("E", "B")
 
-    E: Annotated[float, Param(1e-6, 1e3, unit="nats/token", log=True)]
+    E: Annotated[float, Param(1e-6, 20.0, unit="nats/token", log=True)]
     B: Annotated[float, Param(1e-9, 1e12, unit="nats/token", log=True)]
-    c: Annotated[float, Param(1e-3, 1e2, log=True, start=(0.1, 3.0))]
-    a1: Annotated[float, Param(-10.0, 10.0, start=(-0.5, 0.2))]
-    alpha: Annotated[float, Param(0.01, 0.5, start=(0.05, 0.2))]
-    a2: Annotated[float, Param(-200.0, 200.0, start=(0.0, 100.0))]
-    beta: Annotated[float, Param(-0.5, -0.01, start=(-0.2, -0.05))]
-    a3: Annotated[float, Param(-10.0, 10.0, start=(-0.2, 0.0))]
-    gamma: Annotated[float, Param(0.01, 0.5, start=(0.05, 0.25))]
+    c: Annotated[float, Param(1e-3, 2.5, log=True, start=(0.1, 1.0))]
+    p: Annotated[float, Param(-1.0, 2.0, start=(0.0, 0.5))]
+    q: Annotated[float, Param(-5.0, 10.0, start=(-0.5, 2.5))]
+    r: Annotated[float, Param(-1.0, 1.0, start=(-0.1, 0.4))]
+    gamma: Annotated[float, Param(-1.0, 1.0, start=(-0.3, 0.3))]
+    beta: Annotated[float, Param(-1.0, 1.0, start=(-0.3, 0.3))]
+    alpha: Annotated[float, Param(-1.0, 1.0, start=(-0.3, 0.3))]
 
     def predict(self, x: Columns) -> Array:
-        floor, scale, _, data = self._parts(x)
-        return np.asarray(self.E * floor + self.B * scale * data)
+        log_size = np.log(x["params"] / REFERENCE_PARAMS)
+        exponent = self.c * np.exp(-self.r * _stretched(log_size, self.alpha))
+        floor = self.E * np.exp(-self.p * _stretched(log_size, self.gamma))
+        data = np.exp(-self.q * _stretched(log_size, self.beta) - exponent * np.log(x["tokens"]))
+        return np.asarray(floor + self.B * data)
 
     def gradient(self, x: Columns) -> Array:
-        floor, scale, exponent, data = self._parts(x)
-        log_params = np.log(x["params"])
-        term = self.B * scale * data
-        by_exponent = -term * exponent * np.log(x["tokens"])
-        first, second = x["params"] ** self.alpha, x["params"] ** self.beta
-        third = x["params"] ** self.gamma
+        log_size, log_tokens = np.log(x["params"] / REFERENCE_PARAMS), np.log(x["tokens"])
+        by_floor, by_scale = _stretched(log_size, self.gamma), _stretched(log_size, self.beta)
+        by_exponent = _stretched(log_size, self.alpha)
+        exponent = self.c * np.exp(-self.r * by_exponent)
+        floor, data = np.exp(-self.p * by_floor), np.exp(-self.q * by_scale - exponent * log_tokens)
+        bent = self.B * data * log_tokens * exponent
         slopes = [
             floor,
-            scale * data,
-            by_exponent / self.c,
-            by_exponent * first,
-            by_exponent * self.a1 * first * log_params,
-            term * second,
-            term * self.a2 * second * log_params,
-            self.E * floor * third,
-            self.E * floor * self.a3 * third * log_params,
+            data,
+            -bent / self.c,
+            -self.E * floor * by_floor,
+            -self.B * data * by_scale,
+            bent * by_exponent,
+            -self.E * floor * self.p * _bend(log_size, self.gamma),
+            -self.B * data * self.q * _bend(log_size, self.beta),
+            bent * self.r * _bend(log_size, self.alpha),
         ]
         return np.stack(np.broadcast_arrays(*slopes), axis=-1)
 
-    def _parts(self, x: Columns) -> tuple[Array, Array, Array, Array]:
-        """e^(a3 N^gamma), e^(a2 N^beta), the exponent of D, and D to minus that exponent."""
-        params = x["params"]
-        floor, scale = np.exp(self.a3 * params**self.gamma), np.exp(self.a2 * params**self.beta)
-        exponent = self.c * np.exp(self.a1 * params**self.alpha)
-        return floor, scale, exponent, x["tokens"] ** -exponent
+
+def _stretched(log_size: Array, exponent: Array | float) -> Array:
+    """(e^(exponent l) - 1) / exponent."""
+    small = np.abs(exponent) < NEARLY_ZERO
+    divisor = np.where(small, 1.0, exponent)
+    return np.where(small, log_size + exponent * log_size**2 / 2, np.expm1(exponent * log_size) / divisor)
+
+
+def _bend(log_size: Array, exponent: Array | float) -> Array:
+    """Derivative of `_stretched` by the exponent."""
+    small = np.abs(exponent) < NEARLY_ZERO
+    divisor = np.where(small, 1.0, exponent)
+    exact = (log_size * np.exp(exponent * log_size) - _stretched(log_size, exponent)) / divisor
+    return np.where(small, log_size**2 / 2, exact)

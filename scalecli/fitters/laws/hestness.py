@@ -16,7 +16,7 @@ class Hestness:
     """error(m) = gamma + alpha m^-beta  [nats/token]; m: tokens (or samples) in the training set.
 
     One model family, tuned and large enough at every m; gamma is the error that no data removes. The error
-    may be any other that falls with data. Hestness et al. 2017, equation 1.
+    may be any other that falls with data. Hestness et al. 2017, section 2.
     """
 
     name: ClassVar[str] = "hestness"

@@ -20,7 +20,7 @@ class MultiPower:
     """L(t) = L0 + A S(t)^-alpha - B sum_k (r_(k-1) - r_k) (1 - (1 + C r_k^-gamma S_k(t))^-beta)  [nats/token].
 
     r_k: learning rate at step k; S(t): sum of the rates up to step t; S_k(t): that from step k on. Every
-    fall of the rate lowers the loss, the more the longer ago it was. Luo et al. 2025, equations 1 and 8.
+    fall of the rate lowers the loss, the more the longer ago it was. Luo et al. 2025.
 
     One row is one point of a training's loss curve: `learning_rate` is the rate at that step, after a linear
     warm-up of `warmup_steps`. Rows of a training stand together in order of `steps`; where the steps do not

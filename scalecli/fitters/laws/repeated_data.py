@@ -16,7 +16,7 @@ class RepeatedData:
 
     D' = U + U R_data (1 - e^(-(D/U - 1) / R_data)): repetitions are worth less and less, R_data more passes
     in all. N' = V + V R_params (1 - e^(-(N/V - 1) / R_params)) with V = min(N, the best size for U tokens):
-    so are parameters beyond those that the unique data can use. Muennighoff et al. 2023, equations 5 and 7.
+    so are parameters beyond those that the unique data can use. Muennighoff et al. 2023, section 3.
 
     R_data and R_params are poorly determined by most runs: pin E, A, B, alpha and beta to a fit of runs
     without repetition, and read the intervals.
