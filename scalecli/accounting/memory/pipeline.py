@@ -22,3 +22,14 @@ def in_flight(layout: Layout, micro_batches: int, stage: int) -> int:
         chunks = 2 * (layout.pp - stage - 1) + (layout.virtual_stages - 1) * layout.pp + 1
         return min(micro_batches, -(-chunks // layout.virtual_stages))
     return min(micro_batches, layout.pp - stage)
+
+
+def bubble(layout: Layout, micro_batches: int) -> float:
+    """Idle time of a pipeline relative to its working time.
+
+    (p - 1)/m for 1F1B, 1/v of it with v model chunks a rank (Narayanan et al., 2104.04473, section 2.2; breadth-first
+    alike), a third of it where weight gradients fill the gap (Qi et al., 2401.10241, table 1).
+    """
+    if layout.schedule == "zero-bubble":
+        return (layout.pp - 1) / (3 * micro_batches)
+    return (layout.pp - 1) / (layout.virtual_stages * micro_batches)

@@ -1,0 +1,179 @@
+"""The memory part of a plan: bytes of the worst device, when they peak, and how the batch is laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scalecli.accounting.memory import Layout, Recipe, estimate_memory
+from scalecli.accounting.memory.overhead import OVERHEAD_RULE, UNCALIBRATED, Overhead
+from scalecli.accounting.memory.recipe import MOMENTS
+from scalecli.accounting.shape import ModelShape
+from scalecli.data.catalogue import Accelerator
+from scalecli.errors import PlanError
+from scalecli.plan.layout import Choice, Demand, search_layouts
+from scalecli.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """`part` has the keys of `memory` in the plan's document; `warnings` are (code, message)."""
+
+    part: dict[str, Any]
+    warnings: tuple[tuple[str, str], ...]
+    chosen: Choice
+    alternatives: tuple[Choice, ...]
+
+
+def plan_memory(
+    shape: ModelShape,
+    *,
+    sequence_length: int,
+    batch_sequences: int | None = None,
+    micro_batch_sequences: int | None = None,
+    accelerator: Accelerator | None = None,
+    count: int = 1,
+    recipe: Recipe | None = None,
+    layout: Layout | None = None,
+    search: bool = False,
+    overhead: Overhead = UNCALIBRATED,
+) -> MemoryPlan:
+    """Memory of one device under the given layout, or under the fastest layout that fits if `search`.
+
+    `batch_sequences` is the global batch; without it the batch is one micro-batch on every data-parallel rank.
+    Without `layout` and `search` the devices hold whole replicas (`ddp`). Without an accelerator nothing is known to
+    fit or not. Raises PlanError for impossible wishes and, when searching, DoesNotFit with the bytes of the nearest
+    layout.
+    """
+    recipe = recipe or Recipe()
+    if count < 1:
+        raise PlanError(f"{count} devices cannot train anything", hint="give --count 1 or more")
+    if search:
+        if accelerator is None:
+            raise PlanError("a layout search needs to know the device", hint="give --accelerator NAME")
+        demand = Demand(
+            shape=shape,
+            sequence_length=sequence_length,
+            batch_sequences=batch_sequences or count * (micro_batch_sequences or 1),
+            accelerator=accelerator,
+            count=count,
+            recipe=recipe,
+            micro_batch_sequences=micro_batch_sequences,
+            overhead=overhead,
+        )
+        chosen, *others = search_layouts(demand)
+        return MemoryPlan(
+            _part(chosen, accelerator), _warnings(chosen, accelerator, overhead), chosen, tuple(others)
+        )
+    chosen = _as_wished(
+        shape, recipe, layout or _replicas(count), sequence_length, batch_sequences, micro_batch_sequences,
+        accelerator, overhead,
+    )  # fmt: skip
+    return MemoryPlan(_part(chosen, accelerator), _warnings(chosen, accelerator, overhead), chosen, ())
+
+
+def _replicas(count: int) -> Layout:
+    return Layout(sharding="ddp", dp=count) if count > 1 else Layout()
+
+
+def _as_wished(
+    shape: ModelShape,
+    recipe: Recipe,
+    layout: Layout,
+    sequence_length: int,
+    batch_sequences: int | None,
+    micro_batch_sequences: int | None,
+    accelerator: Accelerator | None,
+    overhead: Overhead,
+) -> Choice:
+    micro_batch, accumulation = split_batch(batch_sequences, micro_batch_sequences, layout, recipe)
+    recipe = replace(recipe, accumulation=accumulation)
+    estimate = estimate_memory(
+        shape, recipe, layout, micro_batch_sequences=micro_batch, sequence_length=sequence_length
+    )
+    extra = overhead.bytes(estimate.peak_bytes) if accelerator else 0
+    return Choice(layout, recipe, micro_batch, estimate, extra, step=None, reason="as wished")
+
+
+def split_batch(
+    batch_sequences: int | None, micro_batch_sequences: int | None, layout: Layout, recipe: Recipe
+) -> tuple[int, int]:
+    """(micro-batch, accumulation) so that micro-batch × accumulation × data-parallel ranks is the global batch.
+
+    Raises PlanError where the three cannot agree.
+    """
+    if micro_batch_sequences is not None and micro_batch_sequences < 1:
+        raise PlanError(f"a micro-batch of {micro_batch_sequences} sequences holds nothing")
+    if batch_sequences is None:
+        return micro_batch_sequences or 1, recipe.accumulation
+    if batch_sequences < layout.dp:
+        raise PlanError(
+            f"a batch of {batch_sequences} sequences cannot feed {layout.dp} data-parallel ranks",
+            hint=f"use --dp {batch_sequences} or less, or a larger batch",
+        )
+    micro_batch = micro_batch_sequences or 1
+    if batch_sequences % (layout.dp * micro_batch):
+        raise PlanError(
+            f"a batch of {batch_sequences} sequences is not a multiple of {layout.dp} ranks × {micro_batch} sequences",
+            hint=f"use a batch of {-(-batch_sequences // (layout.dp * micro_batch)) * layout.dp * micro_batch}",
+        )
+    return micro_batch, batch_sequences // (layout.dp * micro_batch)
+
+
+def _part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, Any]:
+    estimate, layout = chosen.estimate, chosen.layout
+    terms = [
+        {
+            "name": term.name,
+            "bytes": term.bytes,
+            "moments": [moment for moment in MOMENTS if term.moments.get(moment)],
+            "rule": term.rule,
+        }
+        for term in estimate.terms
+    ]
+    if chosen.overhead_bytes:
+        terms.append(
+            {
+                "name": "overhead",
+                "bytes": chosen.overhead_bytes,
+                "moments": list(MOMENTS),
+                "rule": OVERHEAD_RULE,
+            }
+        )
+    headroom = None if accelerator is None else accelerator.memory_bytes - chosen.device_bytes
+    return {
+        "per_device_bytes": chosen.device_bytes,
+        "peak": {"bytes": estimate.peak_bytes, "moment": estimate.moment},
+        "saved_for_backward_bytes": estimate.saved_for_backward_bytes,
+        "fits": None if headroom is None else headroom >= 0,
+        "headroom_bytes": headroom,
+        "terms": terms,
+        "micro_batch_sequences": chosen.micro_batch_sequences,
+        "accumulation": chosen.recipe.accumulation,
+        "sharding": layout.sharding,
+        "tensor_parallel": layout.tp,
+        "pipeline_parallel": layout.pp,
+        "context_parallel": layout.cp,
+        "expert_parallel": layout.ep,
+        "data_parallel": layout.dp,
+        "recompute": chosen.recipe.recompute,
+        "offload": layout.offload,
+        "precision": chosen.recipe.precision,
+        "host_bytes": estimate.host_bytes,
+    }
+
+
+def _warnings(
+    chosen: Choice, accelerator: Accelerator | None, overhead: Overhead
+) -> tuple[tuple[str, str], ...]:
+    if accelerator is None:
+        return (("W-NO-ACCELERATOR", "no accelerator was named: whether this fits is not known"),)
+    found = []
+    if not overhead.calibrated:
+        found.append(
+            ("W-UNCALIBRATED", f"overhead is {overhead.origin}; memory --calibrate measures it here")
+        )
+    if chosen.device_bytes > accelerator.memory_bytes:
+        excess = chosen.device_bytes - accelerator.memory_bytes
+        found.append(("W-DOES-NOT-FIT", f"{format_bytes(excess)} more than one {accelerator.name} has"))
+    return tuple(found)
