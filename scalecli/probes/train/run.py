@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
-from scalecli.errors import DataError, ProbeError
+from scalecli.errors import DataError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
 from scalecli.probes.train.rows import Outcome, evaluation_row, result_row
 from scalecli.probes.train.trainer import Trainer
+from scalecli.probes.units import lengths
 
 WINDOW_STEPS = 16
 """Steps between looks at the losses: each look waits for the device."""
@@ -73,8 +74,7 @@ def train_together(
     micro_batch_sequences: int | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[Row]:
-    """Trains runs that `stackable` and `family` allow to share work, with the results that each would have
-    alone.
+    """Trains runs that can share work (see `units`), each with the result that it would have alone.
 
     Runs that differ in seed, learning rate or weight decay train side by side as copies of one stacked model;
     runs that differ in length branch from one trunk, where the shorter one's schedule bends.
@@ -194,29 +194,6 @@ class _Session:
             seconds_per_step=self.watch.seconds / self.steps_timed if self.steps_timed else None,
             copies=len(self.by_length[0]),
         )
-
-
-def stack_key(config: ProbeConfig) -> ProbeConfig:
-    """Runs with equal keys can train side by side: only seed, learning rate and weight decay differ."""
-    optimizer = replace(config.optimizer, weight_decay=0.0)
-    return replace(config, seed=0, learning_rate=1.0, optimizer=optimizer, data="")
-
-
-def lengths(configs: Sequence[ProbeConfig]) -> list[list[ProbeConfig]]:
-    """The runs by length, shortest first, each length with the same families in the same order.
-
-    Raises:
-        ProbeError: the runs are not a grid of stackable families times lengths.
-    """
-    by_steps: dict[int, list[ProbeConfig]] = {}
-    for config in sorted(configs, key=lambda config: (config.steps, config.family)):
-        by_steps.setdefault(config.steps, []).append(config)
-    grid = list(by_steps.values())
-    families = [config.family for config in grid[0]]
-    alike = {replace(stack_key(config), steps=1) for config in configs}
-    if len(alike) > 1 or any([config.family for config in row] != families for row in grid):
-        raise ProbeError("runs that train together must share all but seed, learning rate, decay and length")
-    return grid
 
 
 def _check_corpus(config: ProbeConfig, corpus: Corpus) -> None:
