@@ -31,21 +31,25 @@ from scalecli.fitters.laws import LAWS, law_named
 from scalecli.fitters.laws.broken_power import BrokenPower
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.chinchilla_tied import ChinchillaTied
+from scalecli.fitters.laws.clark import Clark
 from scalecli.fitters.laws.critical_batch import CriticalBatch
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.critical_batch_params_tokens import CriticalBatchParamsTokens
 from scalecli.fitters.laws.critical_batch_tokens import CriticalBatchTokens
 from scalecli.fitters.laws.encoder_decoder import EncoderDecoder
 from scalecli.fitters.laws.envelope import Envelope
+from scalecli.fitters.laws.farseer import Farseer
 from scalecli.fitters.laws.gadre import Gadre
 from scalecli.fitters.laws.hestness import Hestness
 from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
 from scalecli.fitters.laws.kaplan import Kaplan
 from scalecli.fitters.laws.kaplan_steps import KaplanSteps
+from scalecli.fitters.laws.multi_power import MultiPower
 from scalecli.fitters.laws.noise_scale import NoiseScale
 from scalecli.fitters.laws.power import Power
 from scalecli.fitters.laws.power_floor import PowerFloor
+from scalecli.fitters.laws.repeated_data import RepeatedData
 from scalecli.fitters.laws.three_term import ThreeTerm
 from scalecli.fitters.laws.width_depth import WidthDepth
 from scalecli.fitters.objective import LossName, row_loss
@@ -91,25 +95,51 @@ class Example:
         return {name: changed[name] for name in dict.fromkeys((*required_columns(law), *law.inputs))}
 
 
+def _loss_curves(rows: int) -> dict[str, Array]:
+    """Points along three trainings: a constant rate, a cosine and a rate that falls once."""
+    count = np.array([rows // 3, rows // 3, rows - 2 * (rows // 3)])
+    done = np.concatenate([np.linspace(0.1, 1.0, each) for each in count])
+    training = np.repeat([0, 1, 2], count)
+    rates = [np.ones(rows), 0.55 + 0.45 * np.cos(np.pi * done), np.where(done > 0.5, 0.2, 1.0)]
+    return {
+        "steps": np.array([2e4, 2e4, 4e4])[training] * done,
+        "learning_rate": 3e-4 * np.choose(training, rates),
+        "warmup_steps": np.full(rows, 1000.0),
+    }
+
+
 EXAMPLES = [
     Example(BrokenPower(a=1.5, b=300.0, c0=0.3, c1=0.25, d=3e10, f=0.3)),
     Example(Chinchilla(E=1.7, A=400.0, B=1200.0, alpha=0.34, beta=0.31)),
     Example(ChinchillaTied(E=1.7, A=400.0, B=1200.0, alpha=0.33)),
+    Example(
+        Clark(a=-0.084, b=-0.12, c=0.01, d=1.11, E_start=2.0, E_max=400.0),
+        lambda x: x | {"params_active": x["params"], "num_experts": x["width"] / 256 * np.sqrt(x["depth"])},
+    ),
     Example(CriticalBatch(S_min=3000.0, B_crit=5e5)),
     Example(CriticalBatchLoss(B_star=2e8, alpha=0.21)),
     Example(CriticalBatchParamsTokens(c=10.0, a=0.1, b=0.45)),
     Example(CriticalBatchTokens(c=20.0, b=0.47)),
     Example(EncoderDecoder(L_inf=1.2, alpha=900.0, p_e=0.18, p_d=0.25)),
     Example(Envelope(a=0.1, b=0.5)),
+    Example(Farseer(E=1.5, B=700.0, c=0.3, p=0.05, q=-0.1, r=0.08, gamma=0.15, beta=-0.12, alpha=0.1)),
     Example(Gadre(E=1.5, a=100.0, b=150.0, eta=0.12), lambda x: x | {"flops": 6 * x["params"] * x["tokens"]}),
     Example(Hestness(gamma=0.8, alpha=100.0, beta=0.2)),
     Example(IsoFlop(a=0.1, b=0.5)),
     Example(IsoFlopCubic(a=0.1, b=0.5)),
     Example(Kaplan(N_c=6e13, D_c=2e13, alpha_N=0.076, alpha_D=0.1)),
     Example(KaplanSteps(A=11.0, B=340.0, alpha=0.077, beta=0.76)),
+    Example(
+        MultiPower(L0=3.0, A=0.52, alpha=0.5, B=400.0, C=2.0, beta=0.6, gamma=0.6),
+        lambda x: _loss_curves(len(x["loss"])),
+    ),
     Example(NoiseScale(B_star=2e8, alpha=0.21)),
     Example(Power(A=12.0, alpha=0.08)),
     Example(PowerFloor(E=1.7, A=400.0, alpha=0.34)),
+    Example(
+        RepeatedData(E=1.9, A=500.0, B=1500.0, alpha=0.35, beta=0.35, R_data=15.0, R_params=5.0),
+        lambda x: x | {"unique_tokens": x["tokens"] / x["depth"] ** 1.5},
+    ),
     Example(ThreeTerm(E=1.5, A=300.0, B=30.0, C=20.0, alpha=0.33, beta=0.4, gamma=0.3)),
     Example(
         WidthDepth(E=1.2, A=30.0, B=1.5, C=300.0, G=900.0, alpha=0.6, beta=0.7, gamma=0.33, zeta=0.31),
