@@ -47,12 +47,19 @@ def fit(
       scalecli fit runs.db --law landscape-two-stage --out landscape.fit.json
     """
     from scalecli.fitters.runs import fit_runs
-    from scalecli.fitters.validate.choose import choose_law
+    from scalecli.fitters.validate.choose import fit_best
 
+    if law == "all":
+        raise typer.BadParameter(
+            "one law is fitted; scalecli validate --law all ranks them", param_hint="--law"
+        )
     kept = fitting.large_enough(where, min_params, min_flops)
     read, chosen = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
     settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
-    found = fit_runs(read, chosen or choose_law(read, settings)[0], group=group, options=settings)
+    if chosen is None:
+        found = fit_best(read, group=group, options=settings)
+    else:
+        found = fit_runs(read, chosen, group=group, options=settings)
     show(found.document(), draw_fit, as_json=as_json, out=out, full=found.document(draws=True))
 
 
@@ -77,4 +84,5 @@ def draw_fit(document: Any) -> Iterator[RenderableType]:
 
 def _objective(document: Any) -> str:
     objective, certificate = document["objective"], document["convergence"]
-    return f"{objective['name']} {objective['value']:.6g}; {certificate['agree']} of {certificate['starts']} starts agree"
+    value = "no objective" if objective["value"] is None else f"{objective['name']} {objective['value']:.6g}"
+    return f"{value}; {certificate['agree']} of {certificate['starts']} starts agree"

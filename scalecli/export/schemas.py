@@ -97,8 +97,24 @@ class _Held(_Open):
     high: float | None
 
 
+class _RankedLaw(_Open):
+    law: str
+    mean_abs_log_error: float
+
+
+class _UnusableLaw(_Open):
+    law: str
+    reason: str
+
+
+class _Choice(_Open):
+    held_out_shares: list[float]
+    laws: list[_RankedLaw]
+    unusable: list[_UnusableLaw]
+
+
 class ValidationDocument(_Open):
-    """`validate --json`."""
+    """`validate --json`; `choice` says how `--law auto` chose inside the training runs."""
 
     schema_name: Literal["scalecli/validation/1"] = Field(alias="schema")
     law: str
@@ -110,13 +126,16 @@ class ValidationDocument(_Open):
     coverage: float | None
     interval: float
     points: list[_Held]
+    choice: _Choice | None = None
+    warnings: list[Warning] = Field(default_factory=list)
 
 
 class RankingDocument(_Open):
-    """`validate --law all --json`: best first."""
+    """`validate --law all --json`: best first, and the laws that could not be tried."""
 
     schema_name: Literal["scalecli/validation-ranking/1"] = Field(alias="schema")
     laws: list[ValidationDocument]
+    unusable: list[_UnusableLaw]
 
 
 class _Failure(_Open):
