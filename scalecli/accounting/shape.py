@@ -115,63 +115,119 @@ class ModelShape:
         return self.layers * per_layer + self.vocab * self.width
 
 
+# Shapes of published models: width over depth grows from about 32 at a million parameters (and less below) to 128 at
+# seven billion and beyond (Llama 7B: 32 layers of 4096, Touvron et al., 2302.13971, table 2).
+ASPECT_AT_MILLION = 32.0
+LARGEST_ASPECT, SMALLEST_ASPECT = 128.0, 12.0
+DECADES_TO_LARGEST = math.log10(7e9 / 1e6)
+# The gated feed-forward block of Llama is 8/3 of the width; it may be this far off to meet a size.
+FFN_RATIO = 8 / 3
+FFN_RATIOS = (2.3, 3.1)
+MOST_LAYERS = 160
+LARGEST_SIZE_ERROR = 0.25
+
+
 def shape_for_params(
     params: float,
     *,
     vocab: int,
     kind: Literal["total", "non-embedding"] = "total",
-    aspect: float = 64.0,
-    head_dim: int = 64,
-    width_multiple: int = 8,
+    aspect: float | None = None,
+    head_dim: int | None = None,
 ) -> ModelShape:
-    """The Llama-like shape whose parameter count is nearest to `params`.
+    """A Llama-like shape with about `params` parameters: its size first, then width over depth near `aspect`.
 
-    Width over depth is kept near `aspect` (Kaplan et al., 2001.08361, figure 5: loss changes by under 2 % for
-    aspect ratios of 10 to 300), the feed-forward block is 8/3 of the width rounded up to `width_multiple`.
+    Without `aspect` it follows published models: loss is flat in it (Kaplan et al., 2001.08361, figure 5: under 2 %
+    for aspects of 10 to 300). Heads have 16 to 64 values in small models and 128 from a width of 2048 on. Depths and
+    widths are round, so that devices can share them; the feed-forward width absorbs the rest.
+
+    Raises PlanError if a vocabulary of that size alone has more parameters.
 
     >>> shape = shape_for_params(7e9, vocab=32000)
-    >>> abs(shape.params / 7e9 - 1) < 0.02
-    True
+    >>> shape.layers, shape.width, shape.heads, abs(shape.params / 7e9 - 1) < 0.01
+    (32, 4096, 32, True)
     """
-    if params <= 0:
+    if not (math.isfinite(params) and params > 0):
         raise PlanError(f"a model of {params:g} parameters does not exist")
-    best: ModelShape | None = None
-    for layers in range(1, 257):
-        shape = _shape_with_depth(layers, params, vocab, kind, head_dim, width_multiple)
-        if shape is not None and (
-            best is None or _misfit(shape, params, kind, aspect) < _misfit(best, params, kind, aspect)
-        ):
-            best = shape
-    if best is None:
+    if vocab < 1:
+        raise PlanError(f"a vocabulary of {vocab} tokens cannot be modelled")
+    wanted = _usual_aspect(params) if aspect is None else aspect
+    candidates = [
+        shape
+        for layers in _round_depths()
+        for width in _widths_near(layers, params, vocab, kind, head_dim)
+        if (shape := _filled(layers, width, params, vocab, kind, head_dim)) is not None
+    ]
+    best = min(candidates, key=lambda shape: _misfit(shape, params, kind, wanted))
+    if abs(_count(best, kind) / params - 1) > LARGEST_SIZE_ERROR:
         raise PlanError(
-            f"{params:g} parameters are too few for a vocabulary of {vocab}",
-            hint="count non-embedding parameters (--params-kind non-embedding) or give --layers and --width",
+            f"the smallest model with a vocabulary of {vocab} near {params:g} parameters has {_count(best, kind):,}",
+            hint="count non-embedding parameters (--params-kind non-embedding), use a smaller --vocab, or give "
+            "--layers and --width",
         )
     return best
 
 
-def _shape_with_depth(
-    layers: int, params: float, vocab: int, kind: str, head_dim: int, multiple: int
-) -> ModelShape | None:
-    """The width that comes nearest to `params` at this depth: solves 12 layers w^2 + 2 vocab w = params."""
+def _usual_aspect(params: float) -> float:
+    """Width over depth of published models of that size."""
+    decades = (math.log10(params) - 6) / DECADES_TO_LARGEST
+    usual: float = ASPECT_AT_MILLION * (LARGEST_ASPECT / ASPECT_AT_MILLION) ** decades
+    return max(SMALLEST_ASPECT, min(LARGEST_ASPECT, usual))
+
+
+def _round_depths() -> list[int]:
+    """Every depth to 8, even ones to 32, multiples of 4 to 64, of 8 beyond."""
+    return [*range(1, 9), *range(10, 33, 2), *range(36, 65, 4), *range(72, MOST_LAYERS + 1, 8)]
+
+
+def _width_step(width: float) -> int:
+    """Widths that heads of the usual size divide, in even numbers once tensor parallelism matters."""
+    for below, step in ((128, 16), (512, 32), (1024, 64), (2048, 128), (4096, 512)):
+        if width < below:
+            return step
+    return 1024
+
+
+def _usual_head_dim(width: int) -> int:
+    return 16 if width < 128 else 32 if width < 256 else 64 if width < 2048 else 128
+
+
+def _widths_near(layers: int, params: float, vocab: int, kind: str, head_dim: int | None) -> list[int]:
+    """The round widths about the one that solves 12 layers w^2 + 2 vocab w = params (without 2 vocab w if asked)."""
     linear = 2.0 * vocab if kind == "total" else 0.0
-    width = (-linear + math.sqrt(linear**2 + 48.0 * layers * params)) / (24.0 * layers)
-    step = head_dim if width >= 4 * head_dim else multiple
-    width_rounded = max(step, round(width / step) * step)
-    heads = max(1, width_rounded // head_dim)
-    while width_rounded % heads or (width_rounded // heads) % 2:
-        heads -= 1
-        if heads == 0:
-            return None
-    ffn = math.ceil(8 * width_rounded / 3 / multiple) * multiple
-    return ModelShape(layers=layers, width=width_rounded, ffn=ffn, heads=heads, kv_heads=heads, vocab=vocab)
+    width = (math.sqrt(linear**2 + 48.0 * layers * params) - linear) / (24.0 * layers)
+    step = _width_step(width) if head_dim is None else head_dim
+    below = math.floor(width / step) * step
+    return [below, below + step] if below else [step]
+
+
+def _filled(
+    layers: int, width: int, params: float, vocab: int, kind: str, head_dim: int | None
+) -> ModelShape | None:
+    """That depth and width with the feed-forward width that comes nearest to `params`; None if it would be odd."""
+    head = math.gcd(width, head_dim or _usual_head_dim(width))
+    if head % 2:
+        return None
+    heads = width // head
+    multiple = 256 if width >= 2048 else 64 if width >= 512 else 8
+    bare = ModelShape(layers=layers, width=width, ffn=1, heads=heads, kv_heads=heads, vocab=vocab)
+    missing = params - (_count(bare, kind) - 3 * layers * width)
+    exact = missing / (3 * layers * width)
+    low, high = (ratio * width for ratio in FFN_RATIOS)
+    ffn = max(multiple, round(min(max(exact, low), high) / multiple) * multiple)
+    return replace(bare, ffn=ffn)
+
+
+def _count(shape: ModelShape, kind: str) -> int:
+    return shape.params if kind == "total" else shape.params_non_embedding
 
 
 def _misfit(shape: ModelShape, params: float, kind: str, aspect: float) -> float:
-    count = shape.params if kind == "total" else shape.params_non_embedding
-    off_size = abs(math.log(count / params))
+    """Relative error in size, a tenth of that in aspect and a twentieth of that in feed-forward ratio."""
+    off_size = abs(math.log(_count(shape, kind) / params))
     off_aspect = abs(math.log(shape.width / shape.layers / aspect))
-    return off_size + 0.05 * off_aspect
+    off_ffn = abs(math.log(shape.ffn / shape.width / FFN_RATIO))
+    return off_size + 0.1 * off_aspect + 0.05 * off_ffn
 
 
 def with_experts(shape: ModelShape, num_experts: int, experts_per_token: int) -> ModelShape:
