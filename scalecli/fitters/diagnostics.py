@@ -37,7 +37,7 @@ AHEAD = 10.0
 EXCESSES = (0.001, 0.005)
 """Flatness of the optimum is told for these fractions above the least loss."""
 
-OUTLYING = 3.5
+OUTLYING = 5.0
 """Groups further above the law than this many robust standard deviations are flagged as under-tuned."""
 
 FEWEST_GROUPS = 5
@@ -94,8 +94,7 @@ class Watch:
     def without_each(self, key: str, label: Indices, called: list[str]) -> list[Check]:
         """Without each set of rows with one `label` (rows,), the most influential first."""
         chosen = self._hardest(label, len(called))
-        kept = (label != chosen[:, None]).astype(float)
-        raw = self.fitted.reweighted(kept)
+        raw = self.fitted.without(label, len(called), chosen)
         checks = self.checks(key, [called[which] for which in chosen], raw)
         move = np.abs(self.headline(raw) - self.headline(self.fitted.raw[None]))
         return [checks[i] for i in np.argsort(-np.nan_to_num(move, nan=np.inf), kind="stable")[:SHOWN]]
@@ -166,15 +165,11 @@ def diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, An
         "under_tuned": groups,
     }
     notices = [notice for table in checks.values() for notice in watch.notices(table)]
-    notices += [
-        Notice(
-            "W-UNDER-TUNED",
-            f"the runs of group {group['group']} lie {group['excess']:.1%} above the law, far more than "
-            "others: check "
-            "their tuning",
+    if groups:
+        worst = ", ".join(f"{group['group']} (by {group['excess']:.1%})" for group in groups)
+        notices.append(
+            Notice("W-UNDER-TUNED", f"far above the law lie the runs of {worst}: check their tuning")
         )
-        for group in groups
-    ]
     return found, notices
 
 
@@ -248,7 +243,7 @@ def under_tuned(fitted: Estimate) -> list[dict[str, Any]]:
     means = np.bincount(clusters.label, fitted.residuals()) / np.bincount(clusters.label)
     centre = float(np.median(means))
     spread = 1.4826 * float(np.median(np.abs(means - centre)))
-    odd = np.flatnonzero((means - centre > OUTLYING * spread) & (spread > 0))
+    odd = [which for which in np.argsort(-means)[:SHOWN] if means[which] - centre > OUTLYING * spread > 0]
     return [{"group": clusters.names[which], "excess": float(np.expm1(means[which]))} for which in odd]
 
 

@@ -19,10 +19,10 @@ from scalecli.fitters.problem import Data, Indices, Targets, expand
 from scalecli.fitters.resample import Clusters
 from scalecli.fitters.solver import Solution, descend, solve
 
-MOST_CELLS = 2e7
-"""Beyond this many draws x rows the bootstrap is that of the scores (Kline and Santos 2012): one Newton step
-from the point estimate for every draw instead of a full minimisation. With that many rows the difference is
-far below the draws' own spread."""
+MOST_CELLS = 2e6
+"""Refits of more than this many draws x rows are one Newton step from the point estimate each, on the sums of
+scores over clusters (Kline and Santos 2012): with so many rows the difference is far below the draws' own
+spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,20 @@ class Estimate:
         row_scores = pull[:, None] * problem.jacobian(theta)[0]
         return np.stack([np.bincount(label, column, count) for column in row_scores.T], axis=1)
 
+    def without(self, label: Indices, count: int, chosen: Indices) -> Array:
+        """Estimates without the rows of each of the `chosen` labels, of which there are `count`: (m,
+        parameters)."""
+        if self.solution is not None and len(chosen) * self.data.rows > MOST_CELLS:
+            return self._one_step(-self.scores(label, count)[chosen])
+        return self.reweighted((label != chosen[:, None]).astype(float))
+
     def draws(self, count: int, rng: np.random.Generator) -> Array:
         """Bootstrap draws of the raw parameters, (count, parameters); those without an answer are NaN."""
-        if self.solution is not None and count * self.data.rows > MOST_CELLS:
-            return self._score_draws(self.solution, count, rng)
-        if self.solution is not None and self.clusters.few:
+        if self.solution is None:
+            return self.reweighted(self.clusters.counts(count, rng)[:, self.clusters.label])
+        if count * self.data.rows > MOST_CELLS:
+            return self._score_draws(count, rng)
+        if self.clusters.few:
             return self._wild_draws(count, rng)
         return self.reweighted(self.clusters.counts(count, rng)[:, self.clusters.label])
 
@@ -97,17 +106,23 @@ class Estimate:
         noise = self.clusters.multipliers(count, rng)[:, self.clusters.label] * spread
         return self._descended(Targets(self.log_prediction() + noise, self.data.weights), count)
 
-    def _score_draws(self, solution: Solution, count: int, rng: np.random.Generator) -> Array:
-        problem, theta = solution.problem, solution.theta[None]
+    def _score_draws(self, count: int, rng: np.random.Generator) -> Array:
         scores = self.scores(self.clusters.label, self.clusters.count)
+        changes = np.empty((count, scores.shape[1]))
+        for i in range(count):  # one draw at a time: weights for all would not fit in memory
+            few = self.clusters.few
+            factor = self.clusters.multipliers(1, rng) if few else self.clusters.counts(1, rng) - 1.0
+            changes[i] = factor[0] @ scores
+        return self._one_step(changes)
+
+    def _one_step(self, changes: Array) -> Array:
+        """One Newton step from the estimate for every change of the gradient (m, k): raw parameters."""
+        assert self.solution is not None
+        problem, theta = self.solution.problem, self.solution.theta[None]
         here = expand(problem, theta, self.data.targets(), np.zeros(1, dtype=np.intp))
         inside = (theta[0] > problem.low) & (theta[0] < problem.high)
-        curvature = here.hessian[0][np.ix_(inside, inside)]
-        moved = np.tile(theta, (count, 1))
-        draw = self.clusters.multipliers if self.clusters.few else self.clusters.counts
-        for i in range(count):  # one draw at a time: weights for all would not fit in memory
-            factor = draw(1, rng)[0] - (0.0 if self.clusters.few else 1.0)
-            moved[i, inside] -= np.linalg.solve(curvature, factor @ scores[:, inside])
+        moved = np.tile(theta, (len(changes), 1))
+        moved[:, inside] -= np.linalg.solve(here.hessian[0][np.ix_(inside, inside)], changes[:, inside].T).T
         return problem.to_raw(np.clip(moved, problem.low, problem.high))
 
 

@@ -54,10 +54,18 @@ def check_runs(law: type[Any], x: Columns, y: Array, pinned: Collection[str]) ->
     return notices + list(_tied_columns(law, x, pinned))
 
 
-def levels(column: Array) -> int:
-    """How many different values a positive column has, to 1 %."""
-    ordered = np.sort(np.log(column)) if (column > 0).all() else np.sort(column)
-    return 1 + int((np.diff(ordered) > SAME_LEVEL).sum())
+def levels(column: Array, most: int = FEW_LEVELS + 1) -> int:
+    """How many different values a column has, each more than 1 % above the one before; counted up to `most`.
+
+    >>> levels(np.array([1e8, 1.001e8, 3e8, 3e8]))
+    2
+    """
+    ordered = np.sort(column)
+    found, place = 0, 0
+    while place < len(ordered) and found < most:
+        found += 1
+        place = int(np.searchsorted(ordered, ordered[place] + SAME_LEVEL * abs(ordered[place]), side="right"))
+    return found
 
 
 def _check_values(law: type[Any], x: Columns, y: Array) -> None:

@@ -104,7 +104,7 @@ def solve(
     if few is not data:
         rough = build_problem(law, few, loss, pins)
         searched = descend(rough, rough.from_raw(raw), few.targets())
-        best = np.argsort(searched.value)[:FINALISTS]
+        best = _different(searched.value)[:FINALISTS]
         found = descend(problem, problem.from_raw(rough.to_raw(searched.theta[best])), data.targets())
     else:
         searched = found = descend(problem, first, data.targets())
@@ -138,6 +138,13 @@ def _ladder(loss: RowLoss) -> Iterator[RowLoss]:
         yield replace(loss, delta=delta)
         delta /= 10
     yield loss
+
+
+def _different(value: Array) -> Indices:
+    """Where the different minima are, the best first; equal objectives are one minimum."""
+    order = np.argsort(value)
+    higher = np.diff(value[order], prepend=-np.inf) > SAME * np.abs(value[order])
+    return order[higher & np.isfinite(value[order])]
 
 
 def _spread_rows(data: Data) -> Indices:
