@@ -51,7 +51,8 @@ class FitOptions:
 
     `interval` is the nominal level of all intervals, `draws` the number of bootstrap draws, `delta` the Huber
     threshold in log units. `pins` fixes parameters at given values (an irreducible loss known from
-    elsewhere). `diagnose` asks for the refits of `diagnostics`; without them a fit takes two thirds of the time.
+    elsewhere). `diagnose` asks for the refits of `diagnostics`; without them a fit takes two thirds of the
+    time.
     """
 
     interval: float = 0.9
