@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from scalecli.accounting.shape import ModelShape, shape_for_params
+from scalecli.accounting.shape import ModelShape
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import Dtype, Evaluation, Optimizer, Parametrization, ProbeConfig
+from scalecli.probes.family import SMALLEST_WIDTH, member, proxy_shape
 from scalecli.probes.schedule import Schedule, ScheduleName
 from scalecli.units import format_count
 
@@ -32,8 +33,6 @@ TOKENS_PER_PARAM = (8.0, 20.0, 50.0)
 BATCH_FACTORS = (0.5, 1.0, 2.0)
 RATE_FACTORS = (0.5, 1.0, 2.0)
 RUNG_RATIO = 2.0
-MIN_PARAMS = 8_000
-"""Smaller models are all embedding over a byte vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +176,7 @@ def ladder(
             recipe=recipe,
         )
 
-    smallest = MIN_PARAMS * RUNG_RATIO ** (rungs - 1)
+    smallest = member(SMALLEST_WIDTH, corpus.vocab).params * RUNG_RATIO ** (rungs - 1)
     best = rungs_up_to(smallest)
     if cost(best) > budget:
         raise ProbeError(
@@ -197,7 +196,7 @@ def ladder(
 
 def _shapes(params: Sequence[float], corpus: Corpus) -> list[ModelShape]:
     """Distinct shapes for the sizes, in order of size."""
-    shapes = {shape_for_params(size, vocab=corpus.vocab) for size in params}
+    shapes = {proxy_shape(size, vocab=corpus.vocab) for size in params}
     return sorted(shapes, key=lambda shape: shape.params)
 
 

@@ -1,0 +1,65 @@
+"""The dry run of a sweep: runs, FLOPs, time and memory by arithmetic, from one measured step time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from scalecli.accounting.memory.estimate import estimate_memory
+from scalecli.accounting.memory.recipe import Recipe as MemoryRecipe
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.sweep import local_slots
+from scalecli.probes.timing import StepTime
+from scalecli.probes.units import Unit, lengths, plan_units, unit_flops
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEstimate:
+    """What a sweep would take: runs still to train, training FLOPs, time [s], memory of all slots [bytes]."""
+
+    runs: int
+    skipped: int
+    flops: float
+    seconds: float
+    bytes: int
+
+
+def estimate_sweep(
+    configs: Iterable[ProbeConfig],
+    step_time: StepTime,
+    *,
+    finished: Collection[str] = (),
+    device: str = "auto",
+    slots: int | None = None,
+    threads: int = 1,
+) -> SweepEstimate:
+    """The dry run: arithmetic on `measure_step_time`'s result, for the runs whose ids are not in `finished`."""
+    wanted = {config.run_id: config for config in configs}
+    todo = [config for run_id, config in wanted.items() if run_id not in finished]
+    places = local_slots(device, slots, threads)
+    units = plan_units(todo, device_type=places[0].device)
+    largest = max((_unit_bytes(unit) for unit in units), default=0)
+    return SweepEstimate(
+        runs=len(todo),
+        skipped=len(wanted) - len(todo),
+        flops=sum(unit_flops(unit) for unit in units),
+        seconds=step_time.sweep_seconds(todo, device_type=places[0].device, slots=len(places)),
+        bytes=largest * min(len(places), len(units)),
+    )
+
+
+def _unit_bytes(unit: Unit) -> int:
+    """Peak of a training step by closed form, for all copies; the process itself comes on top."""
+    config = unit[0]
+    recipe = MemoryRecipe(
+        precision="fp32" if config.dtype == "float32" else "bf16-autocast",
+        optimizer="sgd-momentum" if config.optimizer.name == "sgd" else config.optimizer.name,
+        optimizer_impl="fused",
+    )
+    peak = estimate_memory(
+        config.shape,
+        recipe,
+        micro_batch_sequences=config.batch_sequences,
+        sequence_length=config.sequence_length,
+    ).peak_bytes
+    return peak * len(lengths(unit)[0])

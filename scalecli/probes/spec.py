@@ -1,0 +1,130 @@
+"""A sweep written down: the TOML file of `probe sweep --spec`, and the same things given as options."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scalecli.data.corpus import Corpus
+from scalecli.errors import ProbeError
+from scalecli.probes.config import Evaluation, Optimizer, ProbeConfig
+from scalecli.probes.ladder import TOKENS_PER_PARAM, Cost, Recipe, grid, ladder
+from scalecli.units import parse_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSpec:
+    """A grid of runs. Without `params` the sizes are what the budget allows; empty lists mean the defaults.
+
+    The file has these names as keys, counts as numbers or as `"50k"`, and `recipe`, `recipe.optimizer` and
+    `recipe.evaluation` as tables.
+    """
+
+    data: str = "builtin:python"
+    params: tuple[float, ...] = ()
+    tokens_per_param: tuple[float, ...] = TOKENS_PER_PARAM
+    batch_tokens: tuple[float, ...] = ()
+    learning_rate: tuple[float, ...] = ()
+    seeds: int = 1
+    rungs: int = 3
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.rungs < 1:
+            raise ProbeError(
+                f"{self.seeds} seeds of {self.rungs} rungs are no sweep", hint="use at least 1 of each"
+            )
+
+    def configs(
+        self, corpus: Corpus, *, budget: float | None = None, cost: Cost | None = None
+    ) -> list[ProbeConfig]:
+        """The runs. With a budget the ladder is as large as it allows, and given sizes must fit into it.
+
+        Raises:
+            ProbeError: there are neither sizes nor a budget, or the budget is too small.
+        """
+        common: dict[str, Any] = {
+            "tokens_per_param": self.tokens_per_param,
+            "batch_tokens": self.batch_tokens or None,
+            "learning_rates": self.learning_rate or None,
+            "seeds": self.seeds,
+            "recipe": self.recipe,
+        }
+        if not self.params:
+            if budget is None or cost is None:
+                raise ProbeError(
+                    "a sweep needs sizes or a budget",
+                    hint="give --params 50k,100k, --budget 1e15 or --minutes 5",
+                )
+            return ladder(corpus, self.data, budget=budget, cost=cost, rungs=self.rungs, **common)
+        configs = grid(corpus, self.data, params=self.params, **common)
+        if budget is not None and cost is not None and cost(configs) > budget:
+            raise ProbeError(
+                f"these {len(configs)} runs take {cost(configs):.3g}, the budget is {budget:.3g}",
+                hint="raise the budget, or give fewer or smaller runs",
+            )
+        return configs
+
+
+Made = TypeVar("Made", SweepSpec, Recipe, Optimizer, Evaluation)
+
+
+def sweep_spec(path: Path) -> SweepSpec:
+    """Reads a TOML file.
+
+    Raises:
+        ProbeError: the file cannot be read, is no TOML, or has a key or a value that a sweep does not know.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProbeError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ProbeError(f"{path} is no TOML: {error}") from error
+    try:
+        return _spec(content)
+    except ProbeError as error:
+        raise ProbeError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _spec(content: dict[str, Any]) -> SweepSpec:
+    recipe = content.pop("recipe", {})
+    if not isinstance(recipe, dict):
+        raise ProbeError(f"recipe should be a table, not {recipe!r}")
+    nested = {
+        "optimizer": _made(Optimizer, recipe.pop("optimizer", {})),
+        "evaluation": _made(Evaluation, recipe.pop("evaluation", {})),
+    }
+    for name in ("params", "tokens_per_param", "batch_tokens", "learning_rate"):
+        if name in content:
+            content[name] = _counts(name, content[name])
+    return _made(SweepSpec, {**content, "recipe": _made(Recipe, recipe, **nested)})
+
+
+def _made(cls: type[Made], values: Any, **more: Any) -> Made:
+    """The dataclass with these values; a key, or a type other than its default's, is a ProbeError."""
+    if not isinstance(values, dict):
+        raise ProbeError(f"{values!r} should be a table")
+    usual = cls()
+    for name, value in values.items():
+        if not hasattr(usual, name):
+            known = ", ".join(each.name for each in fields(usual))
+            raise ProbeError(f"a sweep has no {name!r}", hint=f"known are {known}")
+        kind = type(getattr(usual, name))
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise ProbeError(f"{name} should be of type {kind.__name__}, not {value!r}")
+    return cls(**values, **more)
+
+
+def _counts(name: str, values: Any) -> tuple[float, ...]:
+    """Numbers, or counts as people write them, in a list or alone."""
+    given = values if isinstance(values, list) else [values]
+    try:
+        counts = tuple(parse_count(value) if isinstance(value, str) else float(value) for value in given)
+    except (TypeError, ValueError) as error:
+        raise ProbeError(f"{name}: {error}") from error
+    if not counts or min(counts) <= 0:
+        raise ProbeError(f"{name} must be positive numbers, not {values!r}")
+    return counts

@@ -1,0 +1,101 @@
+"""Sweeps from TOML files, and their dry run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scalecli.data.corpus import Corpus
+from scalecli.errors import ProbeError
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.estimate import estimate_sweep
+from scalecli.probes.spec import SweepSpec, sweep_spec
+from scalecli.probes.timing import StepTime
+
+FILE = """
+data = "text.txt"
+params = ["20k", 4e4]
+tokens_per_param = [5, 20]
+batch_tokens = 512
+learning_rate = [1e-3, 3e-3]
+seeds = 2
+[recipe]
+sequence_length = 64
+schedule = "linear"
+[recipe.optimizer]
+weight_decay = 0
+[recipe.evaluation]
+sequences = 32
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_gives_its_grid(tmp_path: Path, corpus: Corpus) -> None:
+    spec = sweep_spec(written(tmp_path, FILE))
+    assert spec.params == (20_000, 40_000)
+    configs = spec.configs(replace(corpus, vocab=256))
+    assert len(configs) == 2 * 2 * 1 * 2 * 2
+    assert {config.batch_tokens for config in configs} == {512}
+    assert {config.optimizer.weight_decay for config in configs} == {0.0}
+    assert {config.schedule.name for config in configs} == {"linear"}
+    assert {config.data for config in configs} == {"text.txt"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params = [", "no TOML"),
+        ("parameters = [1e4]", "no 'parameters'"),
+        ("params = ['many']", "params"),
+        ("params = [-3]", "positive"),
+        ("params = []", "positive"),
+        ("seeds = 0", "seeds"),
+        ("seeds = 'two'", "type int"),
+        ("recipe = 3", "table"),
+        ("[recipe]\nsequence_length = 'long'", "sequence_length"),
+        ("[recipe.optimizer]\nname = 'adamwise'", "adamwise"),
+        ("[recipe]\noptimizer = 'adamw'", "table"),
+    ],
+)
+def test_what_a_sweep_does_not_know_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ProbeError, match=message):
+        sweep_spec(written(tmp_path, text))
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="cannot be read"):
+        sweep_spec(tmp_path / "nothing.toml")
+
+
+def test_sizes_or_a_budget_are_needed(corpus: Corpus) -> None:
+    with pytest.raises(ProbeError, match="sizes or a budget"):
+        SweepSpec().configs(corpus)
+
+
+def test_given_sizes_must_fit_the_budget(corpus: Corpus) -> None:
+    spec = SweepSpec(params=(2e4,))
+    assert spec.configs(replace(corpus, vocab=256), budget=100.0, cost=len)
+    with pytest.raises(ProbeError, match="budget is 3"):
+        spec.configs(replace(corpus, vocab=256), budget=3.0, cost=len)
+
+
+def test_the_dry_run_counts_what_is_left(config: ProbeConfig) -> None:
+    runs = [replace(config, seed=seed) for seed in range(4)]
+    step = StepTime(overhead=0.0, seconds_per_flop=1e-9)
+    whole = estimate_sweep(runs, step, device="cpu", slots=1)
+    assert (whole.runs, whole.skipped) == (4, 0)
+    assert whole.flops == pytest.approx(4 * config.flops_exact)
+    rest = estimate_sweep(runs, step, finished={runs[0].run_id}, device="cpu", slots=1)
+    assert (rest.runs, rest.skipped) == (3, 1)
+    assert rest.flops == pytest.approx(0.75 * whole.flops)
+    assert rest.seconds < whole.seconds
+    # Weights, gradients and two moments of all copies are the least there can be.
+    assert whole.bytes > 4 * 16 * config.shape.params
+    assert estimate_sweep([], step, device="cpu").bytes == 0
