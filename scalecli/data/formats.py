@@ -314,9 +314,23 @@ def _jsonl_bytes(frame: pd.DataFrame) -> bytes:
 
 def _parquet_bytes(frame: pd.DataFrame) -> bytes:
     _pyarrow()
+    texts = {
+        str(name): frame[name].map(_as_text).astype(object)
+        for name in frame.columns
+        if frame[name].dtype == object
+    }
     stream = io.BytesIO()
-    frame.to_parquet(stream, index=False)
+    frame.assign(**texts).to_parquet(stream, index=False)
     return stream.getvalue()
+
+
+def _as_text(cell: Any) -> str | None:
+    """A cell of a column that has no one type: Parquet has none of mixed type, and no lone surrogates."""
+    value = plain_value(cell)
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 _WRITERS = {"csv": _csv_bytes, "jsonl": _jsonl_bytes, "parquet": _parquet_bytes}

@@ -90,6 +90,8 @@ class RunTable:
         return self.frame[name]
 
 
+# What overflows becomes infinite, and an infinite value in a required column is a BadRow.
+@np.errstate(all="ignore")
 def read_runs(
     path: Path | str,
     *,
@@ -115,6 +117,7 @@ def read_runs(
     loaded = load(path)
     frame = _mapped(loaded, mapping)
     _refuse_missing(factors, frame, loaded.source)
+    _refuse_text(factors)
     steps = _derivations(frame, require, conditions)
     frame = _derived(frame, steps, factors)
     required = _with_inputs(require, steps)
@@ -142,6 +145,14 @@ def _refuse_missing(names: Iterable[str], frame: pd.DataFrame, source: str) -> N
     for name in names:
         if name not in frame.columns:
             raise _no_column(name, frame, source)
+
+
+def _refuse_text(factors: Mapping[str, float]) -> None:
+    for name, factor in factors.items():
+        if column_for(name).kind == "text":
+            raise DataError(
+                f"--unit {name}={factor:g}: the column holds text", hint="scale columns of numbers"
+            )
 
 
 def _no_column(name: str, frame: pd.DataFrame, source: str) -> DataError:
