@@ -50,6 +50,7 @@ from scalecli.fitters.laws.noise_scale import NoiseScale
 from scalecli.fitters.laws.power import Power
 from scalecli.fitters.laws.power_floor import PowerFloor
 from scalecli.fitters.laws.repeated_data import RepeatedData
+from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.laws.three_term import ThreeTerm
 from scalecli.fitters.laws.width_depth import WidthDepth
 from scalecli.fitters.objective import LossName, row_loss
@@ -140,6 +141,7 @@ EXAMPLES = [
         RepeatedData(E=1.9, A=500.0, B=1500.0, alpha=0.35, beta=0.35, R_data=15.0, R_params=5.0),
         lambda x: x | {"unique_tokens": x["tokens"] / x["depth"] ** 1.5},
     ),
+    Example(Surge(lr_max=4e-3, B_noise=3e5)),
     Example(ThreeTerm(E=1.5, A=300.0, B=30.0, C=20.0, alpha=0.33, beta=0.4, gamma=0.3)),
     Example(
         WidthDepth(E=1.2, A=30.0, B=1.5, C=300.0, G=900.0, alpha=0.6, beta=0.7, gamma=0.33, zeta=0.31),

@@ -72,7 +72,8 @@ def test_outside_the_measured_range_a_rule_is_shown_but_not_valid() -> None:
 def test_non_embedding_rules_read_the_non_embedding_count() -> None:
     whole, part = presets_for(target(1e9), 2.5), presets_for(target(1e9, non_embedding=8e8), 2.5)
     steplaw, smaller = preset(whole, "StepLaw", "optimum"), preset(part, "StepLaw", "optimum")
-    assert steplaw.learning_rate and smaller.learning_rate
+    assert steplaw.learning_rate
+    assert smaller.learning_rate
     assert smaller.learning_rate / steplaw.learning_rate == pytest.approx(0.8**-0.713)
     assert "N non-embedding" in steplaw.note
     assert preset(part, "Porian", "optimum") == preset(whole, "Porian", "optimum")

@@ -40,6 +40,7 @@ from scalecli.fitters.laws.noise_scale import NoiseScale
 from scalecli.fitters.laws.power import Power
 from scalecli.fitters.laws.power_floor import PowerFloor
 from scalecli.fitters.laws.repeated_data import RepeatedData
+from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.laws.three_term import ThreeTerm
 from scalecli.fitters.laws.width_depth import WidthDepth
 
@@ -67,6 +68,7 @@ LAWS: tuple[type[Any], ...] = (
     Power,
     PowerFloor,
     RepeatedData,
+    Surge,
     ThreeTerm,
     WidthDepth,
 )

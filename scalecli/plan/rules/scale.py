@@ -1,0 +1,38 @@
+"""A good batch or learning rate at another size and length, by the slopes of published rules.
+
+The slope of a rule is trusted further than its prefactor: value' = value rule(target) / rule(setting).
+"""
+
+from __future__ import annotations
+
+from scalecli.data.catalogue import PublishedLaw, published_laws
+from scalecli.plan.rules.moved import Moved
+from scalecli.plan.rules.setting import Setting, scale_columns
+
+
+def scale_by_published(setting: Setting, params: float, tokens: float, quantity: str) -> list[Moved]:
+    """`batch_tokens` or `learning_rate` moved by every verified optimum rule for it."""
+    return [
+        _moved(record, setting, params, tokens)
+        for record in published_laws()
+        if record.preset and record.quantity == "optimum" and record.output == quantity
+    ]
+
+
+def _moved(record: PublishedLaw, setting: Setting, params: float, tokens: float) -> Moved:
+    before, after = scale_columns(setting.params, setting.tokens), scale_columns(params, tokens)
+    left = [place for place, at in (("setting", before), ("target", after)) if not record.covers(at)]
+    return Moved(
+        quantity=record.output,
+        value=getattr(setting, record.output) * record.predict(after) / record.predict(before),
+        rule=f"{record.preset}: {_slopes(record)}",
+        source=record.source,
+        range=record.validity,
+        warning=f"outside its measured range: {' and '.join(left)}" if left else None,
+    )
+
+
+def _slopes(record: PublishedLaw) -> str:
+    if record.law == "power-product":
+        return f"∝ {' '.join(f'{name}^{power:g}' for name, power in record.exponents.items())}"
+    return f"linear in the logarithm of {', '.join(record.inputs)}"

@@ -1,0 +1,50 @@
+"""muP: a learning rate found at one width, used at another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scalecli.plan.rules.moved import Moved
+from scalecli.plan.rules.setting import Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Weights that share a learning-rate multiplier."""
+
+    name: str
+    multiplier: float
+
+
+def width_groups(from_width: float, to_width: float) -> list[Group]:
+    """Learning-rate multipliers under Adam, against the rate at `from_width`. Yang et al. 2022, table 8.
+
+    They belong with muP's initialisation, its 1/width output multiplier and 1/d attention.
+    """
+    ratio = from_width / to_width
+    return [Group("embedding, vectors", 1.0), Group("hidden matrices", ratio), Group("output", 1.0)]
+
+
+def width_transfer(setting: Setting, to_width: float) -> list[Moved]:
+    """The base rate as it is, the hidden matrices' with 1/width, and weight decay with width so that lr wd stays."""
+    assert setting.width is not None, "the caller knows the width of the setting"
+    ratio = to_width / setting.width
+    moved = [
+        _moved("learning_rate", setting.learning_rate, "muP: embeddings and vectors keep the rate"),
+        _moved("learning_rate_hidden", setting.learning_rate / ratio, "muP: hidden matrices ∝ 1/width"),
+    ]
+    if setting.weight_decay:
+        rule = "muP: weight decay of hidden matrices ∝ width keeps lr wd"
+        moved.append(_moved("weight_decay_hidden", setting.weight_decay * ratio, rule))
+    return moved
+
+
+def _moved(quantity: str, value: float, rule: str) -> Moved:
+    return Moved(
+        quantity=quantity,
+        value=value,
+        rule=rule,
+        source="yang2022",
+        range="models trained in muP; width only: neither depth, tokens nor batch",
+        warning="only if both models are parametrized in muP",
+    )
