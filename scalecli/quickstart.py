@@ -12,30 +12,31 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scalecli.accounting.shape import shape_for_params
 from scalecli.data.corpus import Corpus, load_corpus
 from scalecli.data.store import Store
 from scalecli.data.tables import RunTable, read_runs
-from scalecli.errors import DataError, ExportError
+from scalecli.errors import DataError, ExportError, ProbeError
 from scalecli.export.formats import render
 from scalecli.export.quickstart import to_markdown
 from scalecli.fitters.fit import Fit, FitOptions
 from scalecli.fitters.laws import law_named
-from scalecli.fitters.runs import NO_GROUPS, columns_of, fit_runs
-from scalecli.plan.document import Plan
+from scalecli.fitters.runs import NO_GROUPS, fit_runs
+from scalecli.plan.document import Interval, Plan
 from scalecli.plan.plan import PlanOptions, make_plan
 from scalecli.plan.target import Wish
 from scalecli.probes.config import Evaluation, ProbeConfig
-from scalecli.probes.ladder import Recipe, ladder
+from scalecli.probes.family import proxy_shape
+from scalecli.probes.ladder import Cost, Recipe, ladder
 from scalecli.probes.sweep import OnProgress, local_slots, run_sweep
 from scalecli.probes.timing import StepTime, measure_step_time
 from scalecli.report.quickstart import draw_quickstart
 
-TOKENS_PER_PARAM = (5.0, 10.0, 20.0)
-"""Lengths of every rung; one long run branches into all of them."""
+LENGTHS = (5.0, 10.0, 20.0)
+"""Tokens a parameter of every rung; one long run branches into all of them. Shorter when the minutes are few."""
+SHORTEST = 0.05
+"""The most that lengths are shortened: below a quarter token a parameter nothing is learned."""
 TARGET_SIZE = 2.0
 """The target, as a multiple of the largest rung."""
-TARGET_TOKENS_PER_PARAM = 20.0
 TARGET_SEEDS = 3
 LADDER_SHARE = 0.45
 """Share of the time that the ladder takes; the target and its alternatives have the rest."""
@@ -133,7 +134,7 @@ class Design:
         seconds = 60 * settings.minutes * (1 - START_UP_SHARE)
 
         def of_size(params: float) -> ProbeConfig:
-            shape = shape_for_params(params, vocab=corpus.vocab)
+            shape = proxy_shape(params, vocab=corpus.vocab)
             return RECIPE.config(
                 shape,
                 corpus,
@@ -145,13 +146,11 @@ class Design:
             )
 
         pace = measure_step_time([of_size(16_000), of_size(128_000)], device=settings.device)
-        runs = ladder(
+        runs = _longest_ladder(
             corpus,
             settings.data,
             budget=LADDER_SHARE * seconds,
             cost=lambda configs: pace.sweep_seconds(configs, device_type=device, slots=len(slots)),
-            tokens_per_param=TOKENS_PER_PARAM,
-            recipe=RECIPE,
         )
         return cls(
             ladder=tuple(replace(config, seed=settings.seed) for config in runs),
@@ -172,6 +171,19 @@ class Design:
         ):
             kept.pop()
         return kept
+
+
+def _longest_ladder(corpus: Corpus, data: str, *, budget: float, cost: Cost) -> list[ProbeConfig]:
+    """The largest ladder of full length within the budget [s], or the smallest one with runs cut short to fit."""
+    share = 1.0
+    while True:
+        lengths = [share * length for length in LENGTHS]
+        try:
+            return ladder(corpus, data, budget=budget, cost=cost, tokens_per_param=lengths, recipe=RECIPE)
+        except ProbeError:
+            share *= 0.8
+            if share < SHORTEST:
+                raise
 
 
 def _train(
@@ -216,8 +228,9 @@ def best_of_settings(runs: RunTable) -> RunTable:
 
 def plan_target(design: Design, fits: Sequence[Fit], corpus: Corpus) -> Plan:
     """The plan for a model twice the largest rung, as long as the longest of them in tokens a parameter."""
-    shape = shape_for_params(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
-    tokens = min(TARGET_TOKENS_PER_PARAM * shape.params, float(corpus.unique_tokens))
+    shape = proxy_shape(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
+    longest = max(config.tokens / config.shape.params for config in design.ladder)
+    tokens = min(longest * shape.params, float(corpus.unique_tokens))
     wish = Wish(shape=shape, tokens=tokens, sequence_length=RECIPE.sequence_length, vocab=corpus.vocab)
     return make_plan(wish, fits, PlanOptions(interval=fits[0].interval))
 
@@ -230,18 +243,18 @@ def target_runs(plan: Plan, runs: RunTable, design: Design, corpus: Corpus) -> l
             "the ladder does not determine a batch and a learning rate", hint="give more --minutes"
         )
     tokens, rate = batch.sequences * batch.sequence_length, peak.value
-    shape = shape_for_params(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
+    shape = proxy_shape(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
     first = design.ladder[0]
 
     def run(name: str, batch_tokens: float, learning_rate: float, seed: int = first.seed) -> Rival:
         config = RECIPE.config(
-            shape, corpus, first.data, tokens=plan.target.tokens, batch_tokens=batch_tokens, learning_rate=learning_rate,
-            seed=seed,
+            shape, corpus, first.data, tokens=plan.target.tokens, batch_tokens=batch_tokens,
+            learning_rate=learning_rate, seed=seed,
         )  # fmt: skip
         return Rival(name, config)
 
     smallest = runs.frame[runs.frame["params"] == runs.frame["params"].min()]
-    tuned = smallest.loc[smallest["loss"].idxmin()]
+    tuned: Any = smallest.loc[smallest["loss"].idxmin()]
     return [
         *(run("recommended", tokens, rate, first.seed + extra) for extra in range(TARGET_SEEDS)),
         run("smallest rung's tuned setting", float(tuned["batch_tokens"]), float(tuned["learning_rate"])),
@@ -265,7 +278,7 @@ def compare(plan: Plan, rivals: Sequence[Rival], runs: RunTable, settings: Setti
     """Predicted against measured, and what the recommendation gains; evaluation error and seed noise kept apart."""
     assert plan.loss is not None
     rows = runs.frame.set_index("run_id")
-    found = {
+    found: dict[str, Any] = {
         rival.config.run_id: rows.loc[rival.config.run_id]
         for rival in rivals
         if rival.config.run_id in rows.index
@@ -288,6 +301,12 @@ def compare(plan: Plan, rivals: Sequence[Rival], runs: RunTable, settings: Setti
         "recommended": {
             "batch_tokens": rivals[0].config.batch_tokens,
             "learning_rate": rivals[0].config.learning_rate,
+        },
+        "plan": {
+            "batch_tokens": _dumped(plan.batch.tokens),
+            "learning_rate": _dumped(plan.learning_rate.peak),
+            "batch_flat_range": plan.batch.flat_range_tokens,
+            "learning_rate_flat_range": plan.learning_rate.flat_range,
         },
         "predicted": plan.loss.model_dump(mode="json"),
         "measured": {
@@ -313,6 +332,10 @@ def compare(plan: Plan, rivals: Sequence[Rival], runs: RunTable, settings: Setti
     }
 
 
+def _dumped(found: Interval | None) -> dict[str, Any] | None:
+    return None if found is None else found.model_dump(mode="json")
+
+
 def _alternative(rival: Rival, row: Any, recommended_loss: float) -> dict[str, Any]:
     loss = None if row is None else float(row["loss"])
     return {
@@ -328,7 +351,8 @@ def _alternative(rival: Rival, row: Any, recommended_loss: float) -> dict[str, A
 def _report(out: Path, document: dict[str, Any], runs: RunTable) -> None:
     """The summary, the picture where matplotlib is there, and the document."""
     try:
-        draw_quickstart(out / "prediction.svg", runs.frame[["flops", "loss"]].to_dict("records"), document)
+        points: Any = runs.frame[["flops", "loss"]].to_dict("records")
+        draw_quickstart(out / "prediction.svg", points, document)
     except ExportError as error:
         document["files"].pop("prediction.svg")
         document["warnings"].append({"code": "W-NO-PICTURE", "message": f"{error.message}: {error.hint}"})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scalecli.cli import export, fit, laws, memory, plan, predict, probe, quickstart, runs, schema, validate
-from scalecli.cli.group import ScalecliGroup
+from scalecli.cli.group import PANELS, ScalecliGroup
 
 app = typer.Typer(
     name="scalecli",
@@ -16,8 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-PANELS = ("The whole way", "Runs", "Fits", "Plans", "This machine")
 
 
 def _version(wanted: bool) -> None:

@@ -19,6 +19,9 @@ from scalecli.errors import ScalecliError
 
 INTERRUPTED = 130
 
+PANELS = ("The whole way", "Runs", "Fits", "Plans", "This machine")
+"""Panels of `--help`, in the order in which measurements flow."""
+
 
 class ScalecliGroup(TyperGroup):
     """The root command: `--debug` may stand anywhere, and every failure has one message and one exit code."""
@@ -56,7 +59,15 @@ class ScalecliGroup(TyperGroup):
             return code
         sys.exit(code if isinstance(code, int) else 0)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Commands panel by panel; Typer would list all groups after all commands."""
+        panel = {name: getattr(command, "rich_help_panel", None) for name, command in self.commands.items()}
+        return sorted(
+            self.commands,
+            key=lambda name: PANELS.index(panel[name]) if panel[name] in PANELS else len(PANELS),
+        )
+
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interruption:

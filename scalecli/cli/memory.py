@@ -16,6 +16,147 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+def memory(
+    params: options.Params = None,
+    params_kind: options.ParamsKind = "total",
+    layers: options.Layers = None,
+    width: options.Width = None,
+    ffn: options.Ffn = None,
+    heads: options.Heads = None,
+    kv_heads: options.KvHeads = None,
+    vocab: options.Vocab = 32000,
+    norm: Annotated[str, typer.Option("--norm", metavar="rms|layer")] = "rms",
+    activation: Annotated[str, typer.Option("--activation", metavar="swiglu|gelu")] = "swiglu",
+    experts: Annotated[
+        int, typer.Option("--experts", min=1, help="Experts in every feed-forward block.")
+    ] = 1,
+    experts_per_token: Annotated[int, typer.Option("--experts-per-token", min=1)] = 1,
+    sequence_length: options.SequenceLength = 2048,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option("--micro-batch", help="Sequences a device holds at once. [1, or what --search finds]"),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Sequences in a step, over all devices.")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", metavar="bf16|bf16-autocast|fp32")] = "bf16",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw, muon, sgd, adafactor, ...")] = "adamw",
+    optimizer_impl: Annotated[
+        str, typer.Option("--optimizer-impl", metavar="loop|foreach|fused")
+    ] = "foreach",
+    recompute: Annotated[str, typer.Option("--recompute", metavar="none|selective|full")] = "none",
+    logits: Annotated[str, typer.Option("--logits", metavar="full|chunked")] = "full",
+    lora_rank: Annotated[
+        int, typer.Option("--lora-rank", min=0, help="Train adapters of this rank only.")
+    ] = 0,
+    sharding: Annotated[
+        str | None,
+        typer.Option("--sharding", metavar="none|ddp|zero1|zero2|zero3", help="[ddp with --dp, else none]"),
+    ] = None,
+    tp: Annotated[int, typer.Option("--tp", help="Tensor-parallel ranks.")] = 1,
+    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
+    cp: Annotated[int, typer.Option("--cp", help="Context-parallel ranks.")] = 1,
+    ep: Annotated[
+        int, typer.Option("--ep", help="Expert-parallel ranks, out of the data-parallel ones.")
+    ] = 1,
+    dp: Annotated[int | None, typer.Option("--dp", help="Data-parallel ranks. [what --count leaves]")] = None,
+    offload: Annotated[
+        str, typer.Option("--offload", metavar="none|optimizer|optimizer+weights|activations")
+    ] = "none",
+    accelerator: options.Accelerator = None,
+    count: options.DeviceCount = 1,
+    accelerators: options.AcceleratorFile = None,
+    search: Annotated[bool, typer.Option("--search", help="Find the fastest layout that fits.")] = False,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say how many bytes each thing takes on one device, when the peak is, and whether it fits.
+
+    Examples:
+
+      scalecli memory --layers 32 --width 4096 --ffn 11008 --heads 32 --vocab 32000 --sequence-length 2048
+
+      scalecli memory --params 70B --accelerator h100-80g --count 512 --batch 1024 --search
+    """
+    from scalecli.accounting.memory import Layout, Recipe
+    from scalecli.data.catalogue import accelerator as named
+    from scalecli.plan.memory import plan_memory
+
+    kinds: dict[str, Any] = {
+        "precision": precision, "optimizer": optimizer, "optimizer_impl": optimizer_impl, "recompute": recompute,
+        "logits": logits,
+    }  # fmt: skip
+    recipe = Recipe(**kinds, lora_rank=lora_rank)
+    shape = _model(
+        params,
+        params_kind,
+        layers,
+        width,
+        ffn,
+        heads,
+        kv_heads,
+        vocab,
+        norm,
+        activation,
+        experts,
+        experts_per_token,
+    )
+    ranks = dp if dp is not None else max(1, count // (tp * pp * cp))
+    placement: dict[str, Any] = {"sharding": sharding or ("ddp" if ranks > 1 else "none"), "offload": offload}
+    layout = Layout(**placement, tp=tp, pp=pp, cp=cp, ep=ep, dp=ranks)
+    device = None if accelerator is None else named(accelerator, accelerators)
+    found = plan_memory(
+        shape, sequence_length=sequence_length, batch_sequences=batch, micro_batch_sequences=micro_batch,
+        accelerator=device, count=count, recipe=recipe, layout=None if search else layout, search=search,
+    )  # fmt: skip
+    document = {
+        "schema": "scalecli/memory/1",
+        "target": {
+            "params": shape.params, "shape": options.plain(shape), "sequence_length": sequence_length,
+            "accelerator": accelerator, "count": count,
+        },
+        **found.part,
+        "alternatives": [choice.summary() for choice in found.alternatives],
+        "warnings": [{"code": code, "message": message} for code, message in found.warnings],
+    }  # fmt: skip
+    show(document, draw_memory, as_json=as_json, out=out)
+
+
+def _model(
+    params: float | None,
+    params_kind: str,
+    layers: int | None,
+    width: int | None,
+    ffn: int | None,
+    heads: int | None,
+    kv_heads: int | None,
+    vocab: int,
+    norm: str,
+    activation: str,
+    experts: int,
+    experts_per_token: int,
+) -> Any:
+    """The shape that the options name, or one of the wished size."""
+    from dataclasses import replace
+
+    from scalecli.accounting.shape import shape_for_params
+
+    shape = shape_of(layers, width, ffn, heads, kv_heads, vocab)
+    if (shape is None) == (params is None):
+        raise typer.BadParameter("give either --params, or --layers and --width", param_hint="--params")
+    if shape is None:
+        assert params is not None
+        kind = options.one_of(params_kind, ("total", "non-embedding"), "--params-kind")
+        shape = shape_for_params(params, vocab=vocab, kind=kind)
+    return replace(
+        shape,
+        norm=options.one_of(norm, ("rms", "layer"), "--norm"),
+        activation=options.one_of(activation, ("swiglu", "gelu"), "--activation"),
+        num_experts=experts,
+        experts_per_token=experts_per_token,
+    )
+
+
 def draw_memory(document: Any) -> Iterator[RenderableType]:
     """The tables of a memory plan."""
     peak = document["peak"]

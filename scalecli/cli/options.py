@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from scalecli.units import parse_bytes, parse_count, parse_duration
+from scalecli.units import parse_count
 
 T = TypeVar("T")
 
@@ -26,8 +26,16 @@ def quantity(parse: Callable[[str], T]) -> Callable[[str], T]:
     return read
 
 
-def _quantities(text: str) -> list[float]:
-    return [parse_count(part) for part in text.split(",") if part.strip()]
+def counts(items: list[str] | None, option: str) -> tuple[float, ...]:
+    """`["50k,100k", "2e-3"]` as numbers; a usage error that names the option otherwise.
+
+    >>> counts(["50k,100k"], "--params")
+    (50000.0, 100000.0)
+    """
+    try:
+        return tuple(parse_count(part) for item in items or [] for part in item.split(",") if part.strip())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def pairs(items: list[str] | None, option: str) -> dict[str, str]:
@@ -68,7 +76,12 @@ def one_of(text: str, choices: tuple[str, ...], option: str) -> Any:
     return text
 
 
-Count = Annotated[float, typer.Option(parser=quantity(parse_count), metavar="QUANTITY")]
+def plain(record: Any) -> dict[str, Any]:
+    """A frozen record as plain values, for a document."""
+    from dataclasses import asdict
+
+    return asdict(record)
+
 
 Runs = Annotated[
     str, typer.Argument(help="A run table (.csv, .parquet, .jsonl), a store (.db), or - for standard input.")
@@ -137,6 +150,3 @@ DeviceCount = Annotated[int, typer.Option("--count", min=1, help="How many accel
 AcceleratorFile = Annotated[
     Path | None, typer.Option("--accelerators", help="A TOML file with accelerators of your own.")
 ]
-Bytes = Annotated[int | None, typer.Option(parser=quantity(parse_bytes), metavar="BYTES")]
-Duration = Annotated[float | None, typer.Option(parser=quantity(parse_duration), metavar="DURATION")]
-Quantities = Annotated[list[float] | None, typer.Option(parser=quantity(_quantities), metavar="A,B,...")]

@@ -52,7 +52,7 @@ def plan(
 
     Examples:
 
-      scalecli plan --params 7B --tokens 1.4T --fit loss.fit.json --fit landscape.fit.json --accelerator h100-80g --count 64
+      scalecli plan --params 7B --tokens 1.4T --fit loss.fit.json --fit landscape.fit.json --accelerator h100-80g
 
       scalecli plan --params 1B --tokens-per-param 20      (no runs at all: what published rules say, and their spread)
     """

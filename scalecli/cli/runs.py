@@ -15,6 +15,8 @@ from scalecli.cli.tables import read_table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from scalecli.data.tables import RunTable
+
 app = typer.Typer(no_args_is_help=True, help="Look at, convert and import run tables.")
 
 LISTED = ("run_id", "status", "params", "tokens", "batch_tokens", "learning_rate", "loss", "loss_std", "seed")
@@ -85,8 +87,16 @@ def _document(read: RunTable) -> dict[str, Any]:
             "used": len(read.frame),
             "dropped": [{"reason": drop.reason, "count": drop.count} for drop in read.dropped],
         },
-        "runs": read.records(),
+        "runs": records(read),
     }
+
+
+def records(read: RunTable) -> list[dict[str, Any]]:
+    """The rows as plain values; what is missing is null."""
+    import json
+
+    rows: list[dict[str, Any]] = json.loads(read.frame.to_json(orient="records", double_precision=15))
+    return rows
 
 
 def _draw_list(document: Any) -> Iterator[RenderableType]:

@@ -20,7 +20,7 @@ def schema(
 
     Example: scalecli schema plan > plan.schema.json
     """
-    from scalecli.export.schemas import document_schema, document_names
+    from scalecli.export.schemas import document_names, document_schema
 
     if name is None:
         names = document_names()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from scalecli.plan.document import Interval, Line, Plan
+from scalecli.plan.document import Interval, Line, Plan, Preset
 from scalecli.units import format_bytes, format_count
 
 
@@ -41,7 +41,8 @@ def _document(plan: Plan) -> Iterator[str]:
         )
         yield from markdown_table(("batch [tokens]", "steps", "extra tokens", "learning rate", "days"), rows)
     if plan.memory is not None:
-        yield f"## Memory of one device: {format_bytes(plan.memory.per_device_bytes)}, highest at {plan.memory.peak.moment}"
+        size, moment = format_bytes(plan.memory.per_device_bytes), plan.memory.peak.moment
+        yield f"## Memory of one device: {size}, highest at {moment}"
         yield ""
         yield from markdown_table(
             ("term", "bytes", "rule"), ((t.name, format_bytes(t.bytes), t.rule) for t in plan.memory.terms)
@@ -49,20 +50,8 @@ def _document(plan: Plan) -> Iterator[str]:
     if plan.presets:
         yield "## What published rules say here"
         yield ""
-        rows = (
-            (
-                p.source,
-                p.quantity,
-                _count(p.batch_tokens),
-                _number(p.learning_rate),
-                "yes" if p.valid else "no",
-                p.note,
-            )
-            for p in plan.presets
-        )
-        yield from markdown_table(
-            ("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note"), rows
-        )
+        heads = ("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note")
+        yield from markdown_table(heads, map(_preset, plan.presets))
 
 
 def _recommendation(plan: Plan) -> Iterator[str]:
@@ -91,6 +80,18 @@ def _recommendation(plan: Plan) -> Iterator[str]:
     if plan.cost is not None:
         rows.append(("time", f"{_span(plan.cost.days)} days at MFU {_span(plan.cost.mfu)}"))
     yield from markdown_table(("", "recommended"), rows)
+
+
+def _preset(preset: Preset) -> Sequence[str]:
+    valid = "yes" if preset.valid else "no"
+    return (
+        preset.source,
+        preset.quantity,
+        _count(preset.batch_tokens),
+        _number(preset.learning_rate),
+        valid,
+        preset.note,
+    )
 
 
 def _line(line: Line) -> Sequence[str]:

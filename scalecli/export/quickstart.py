@@ -30,8 +30,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Target: {format_count(target['params'])} parameters on {format_count(target['tokens'])} tokens, larger than "
-        f"any model of the ladder. Recommended: batch {format_count(recommended['batch_tokens'])} tokens, peak learning "
-        f"rate {recommended['learning_rate']:.3g}."
+        f"any model of the ladder. Recommended: batch {format_count(recommended['batch_tokens'])} tokens, "
+        f"peak learning rate {recommended['learning_rate']:.3g}."
     )
     yield ""
     yield f"**{verdict(document)}.**"

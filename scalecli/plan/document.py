@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SCHEMA: Literal["scalecli/plan/1"] = "scalecli/plan/1"
+
 
 class Document(BaseModel):
     """A part of a plan: immutable, and no key that the schema does not name."""
@@ -163,9 +165,7 @@ class Warning(Document):
 class Plan(Document):
     """What to run, with intervals, rules and sources."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    schema_name: Literal["scalecli/plan/1"] = Field("scalecli/plan/1", alias="schema")
+    schema_name: Literal["scalecli/plan/1"] = Field(alias="schema")
     target: TargetPart
     batch: BatchPart
     learning_rate: RatePart

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.document import Interval, Line, Warning
@@ -27,21 +28,11 @@ class Notes:
         warning: str | None = None,
     ) -> None:
         """Add a recommended value; `source` is a catalogue key, a fit's file, or `you`."""
-        low = high = None
         if isinstance(value, FitInterval):
-            value, low, high = value.value, value.low, value.high
-        self.lines.append(
-            Line(
-                name=name,
-                value=value,
-                low=low,
-                high=high,
-                unit=unit,
-                rule=rule,
-                source=source,
-                warning=warning,
-            )
-        )
+            shown: dict[str, Any] = {"value": value.value, "low": value.low, "high": value.high}
+        else:
+            shown = {"value": value, "low": None, "high": None}
+        self.lines.append(Line(name=name, **shown, unit=unit, rule=rule, source=source, warning=warning))
 
     def warn(self, code: str, message: str) -> None:
         """Add a warning once; codes begin with `W-`."""

@@ -33,9 +33,11 @@ class Schedule:
     final: float
 
 
-def choose_optimizer(setup: Mapping[str, Any], notes: Notes) -> OptimizerPart:
-    """The optimizer and its settings, each a line of the plan."""
+def choose_optimizer(setup: Mapping[str, Any], wished: str | None, notes: Notes) -> OptimizerPart:
+    """The optimizer and its settings, each a line of the plan. A wished optimizer wins over that of the runs."""
     chosen: dict[str, Any] = {}
+    if wished is not None:
+        setup = {**setup, "optimizer": wished}
     for name, published in PUBLISHED_OPTIMIZER.items():
         chosen[name] = _setting(name, setup.get(name), published, "touvron2023", notes)
     ema_decay = setup.get("ema_decay")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from scalecli.accounting.flops import flops_6nd, training_flops_per_token
+from scalecli.accounting.memory import Recipe
 from scalecli.accounting.shape import ModelShape, shape_for_params
+from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
+from scalecli.plan.cost import tokens_in_days
 from scalecli.plan.notes import Notes
 
 ParamsKind = Literal["total", "non-embedding"]
 
-# Hoffmann et al. 2022 (2203.15556), table 3: about 20 tokens a parameter at every budget. Only used when there is no fit.
+# Hoffmann et al. 2022 (2203.15556), table 3: about 20 tokens a parameter at every budget. Used without a fit only.
 FOLKLORE_TOKENS_PER_PARAM = 20.0
 
 
@@ -73,8 +77,13 @@ class Target:
         }
 
 
-def resolve(wish: Wish, loss_fit: Fit | None, notes: Notes) -> Target:
-    """Fill in what the wish leaves open; every blank that is filled is a line of the plan."""
+def resolve(
+    wish: Wish, loss_fit: Fit | None, device: Accelerator | None, recipe: Recipe, notes: Notes
+) -> Target:
+    """Fill in what the wish leaves open; every blank that is filled is a line of the plan.
+
+    Raises `PlanError` for a wish that contradicts itself or says too little.
+    """
     _check(wish)
     if wish.shape is not None:
         params = float(wish.shape.params)
@@ -86,7 +95,7 @@ def resolve(wish: Wish, loss_fit: Fit | None, notes: Notes) -> Target:
         params = _optimal_params(wish, loss_fit, notes)
     shape = wish.shape or _assumed_shape(params, wish, notes)
     total, non_embedding = _both_counts(params, wish, shape)
-    tokens = _tokens(total, wish, notes)
+    tokens = _tokens(total, shape, wish, device, recipe, notes)
     return Target(
         shape=shape,
         params=total,
@@ -99,7 +108,7 @@ def resolve(wish: Wish, loss_fit: Fit | None, notes: Notes) -> Target:
 
 
 def _check(wish: Wish) -> None:
-    lengths = [wish.tokens, wish.flops, wish.tokens_per_param]
+    lengths = [wish.tokens, wish.flops, wish.days, wish.tokens_per_param]
     if sum(length is not None for length in lengths) != 1 and not (
         wish.params is None and wish.shape is None and wish.flops and wish.tokens_per_param
     ):
@@ -115,7 +124,7 @@ def _check(wish: Wish) -> None:
         raise PlanError(
             "the model has no size", hint="give --params or --layers and --width, or --flops to find one"
         )
-    for name in ("params", "tokens", "flops", "tokens_per_param"):
+    for name in ("params", "tokens", "flops", "days", "tokens_per_param"):
         value = getattr(wish, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise PlanError(f"{name} is {value:g}; it has to be positive")
@@ -180,13 +189,31 @@ def _both_counts(params: float, wish: Wish, shape: ModelShape) -> tuple[float, f
     return params, params - (shape.params - shape.params_non_embedding)
 
 
-def _tokens(params: float, wish: Wish, notes: Notes) -> float:
+def _tokens(
+    params: float, shape: ModelShape, wish: Wish, device: Accelerator | None, recipe: Recipe, notes: Notes
+) -> float:
     if wish.tokens is not None:
         notes.line("tokens", wish.tokens, unit="tokens", rule="as wished", source="you")
         return wish.tokens
     if wish.flops is not None:
         tokens = wish.flops / (6 * params)
         notes.line("tokens", tokens, unit="tokens", rule="D = C / 6 N, N total", source="kaplan2020")
+        return tokens
+    if wish.days is not None:
+        if device is None:
+            raise PlanError(
+                "how much fits into so many days depends on the devices", hint="give --accelerator"
+            )
+        tokens = tokens_in_days(
+            wish.days, shape, wish.sequence_length, accelerator=device, count=wish.count, recipe=recipe
+        )
+        notes.line(
+            "tokens",
+            tokens,
+            unit="tokens",
+            rule="what the devices train in the wished days",
+            source=device.source,
+        )
         return tokens
     assert wish.tokens_per_param is not None
     tokens = wish.tokens_per_param * params
