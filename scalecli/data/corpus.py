@@ -63,7 +63,7 @@ class Corpus:
             return None
         fact = f"{format_count(tokens)} tokens are {self.epochs(tokens):.2f} epochs of {self.name}"
         return Note(
-            "W-epochs", f"{fact} ({format_count(self.unique_tokens)} tokens): give more text with --data"
+            "W-EPOCHS", f"{fact} ({format_count(self.unique_tokens)} tokens): give more text with --data"
         )
 
 
@@ -87,7 +87,7 @@ def load_corpus(
     if len(unique) < len(documents):
         notes.append(
             Note(
-                "W-duplicates",
+                "W-DUPLICATES",
                 f"{len(documents) - len(unique)} duplicate or empty documents of {name} left out",
             )
         )
@@ -176,7 +176,7 @@ def _within(files: list[Path], root: Path, max_bytes: int) -> tuple[list[Path], 
             chosen.append(file)
             budget -= min(sizes[file], budget)
     fact = f"{format_bytes(max_bytes)} of {format_bytes(sum(sizes.values()))} in {root} are read"
-    return sorted(chosen), [Note("W-truncated", f"{fact}: {len(chosen)} of {len(files)} files")]
+    return sorted(chosen), [Note("W-TRUNCATED", f"{fact}: {len(chosen)} of {len(files)} files")]
 
 
 def _documents(file: Path, max_bytes: int) -> Iterator[bytes]:

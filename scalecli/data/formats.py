@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.records import frame_of, plain_value, records_of
 from scalecli.errors import BadRow, DataError
 
 if TYPE_CHECKING:
@@ -198,30 +199,6 @@ def _record(line: str, source: str, number: int) -> dict[str, Any]:
     return record
 
 
-def frame_of(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Records as a frame: columns in the order they appear, each of numbers, booleans or plain objects."""
-    import pandas as pd
-
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return pd.DataFrame({name: _column([record.get(name) for record in records]) for name in names})
-
-
-def _column(cells: list[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
-    kinds = {type(cell) for cell in cells}
-    if kinds == {bool}:
-        return pd.Series(cells, dtype=bool)
-    if kinds == {int} and all(abs(cell) < 2**63 for cell in cells):
-        return pd.Series(cells, dtype="int64")
-    if kinds <= {int, float, type(None)} and kinds != {type(None)}:
-        try:
-            return pd.Series([float("nan") if cell is None else float(cell) for cell in cells], dtype=float)
-        except OverflowError:  # an integer beyond the floats: kept, and unreadable where it is needed
-            pass
-    return pd.Series(cells, dtype=object)
-
-
 def _parse_parquet(content: bytes, source: str) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     import pandas as pd
 
@@ -334,30 +311,3 @@ def _as_text(cell: Any) -> str | None:
 
 
 _WRITERS = {"csv": _csv_bytes, "jsonl": _jsonl_bytes, "parquet": _parquet_bytes}
-
-
-def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain JSON values: numbers that are not finite and missing cells become None.
-
-    >>> import pandas as pd
-    >>> records_of(pd.DataFrame({"loss": [2.5, float("nan")], "steps": [10, 20]}))
-    [{'loss': 2.5, 'steps': 10}, {'loss': None, 'steps': 20}]
-    """
-    names = [str(name) for name in frame.columns]
-    columns = [[plain_value(cell) for cell in frame[name].tolist()] for name in frame.columns]
-    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
-
-
-def plain_value(cell: Any) -> Any:
-    """A cell as a JSON value; None for NaN and infinities, text for what JSON has no form for."""
-    if isinstance(cell, np.generic):
-        cell = cell.item()
-    if isinstance(cell, float):
-        return cell if np.isfinite(cell) else None
-    if cell is None or isinstance(cell, (bool, int, str)):
-        return cell
-    if isinstance(cell, dict):
-        return {str(key): plain_value(value) for key, value in cell.items()}
-    if isinstance(cell, (list, tuple)):
-        return [plain_value(value) for value in cell]
-    return None if str(cell) in ("NaT", "<NA>") else str(cell)

@@ -35,12 +35,12 @@ def mapping_notes(mapping: Mapping[str, str]) -> list[Note]:
         folded = source.casefold()
         if name == "batch_tokens" and "seq" in folded:
             fact = f"batch_tokens is read from {source}, whose name says sequences"
-            notes.append(Note("W-batch-unit", f"{fact}: map batch_sequences and sequence_length instead"))
+            notes.append(Note("W-BATCH-UNIT", f"{fact}: map batch_sequences and sequence_length instead"))
         if name == "loss" and ("bpb" in folded or "bits" in folded):
             fact = f"loss is read from {source}, whose name says bits"
             notes.append(
                 Note(
-                    "W-loss-unit",
+                    "W-LOSS-UNIT",
                     f"{fact}: loss is in nats per token (--unit loss=0.6931 for bits per token)",
                 )
             )
@@ -59,7 +59,7 @@ def table_notes(frame: pd.DataFrame) -> list[Note]:
                 f"half of the runs have fewer than {TOO_FEW:g} {name} (median {np.median(columns[name]):g})"
             )
             notes.append(
-                Note("W-unit", f"{fact}: is the column in millions or billions? (--unit {name}=1e9)")
+                Note("W-UNIT", f"{fact}: is the column in millions or billions? (--unit {name}=1e9)")
             )
     return notes + _batch_notes(columns) + _flops_notes(columns)
 
@@ -72,19 +72,19 @@ def _batch_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
             fact = f"tokens are {length:g} (one sequence) times steps x batch_tokens"
             return [
                 Note(
-                    "W-batch-unit",
+                    "W-BATCH-UNIT",
                     f"{fact}: batch_tokens looks like sequences (--unit batch_tokens={length:g})",
                 )
             ]
         if abs(ratio - 1) > STEP_MISMATCH:
             fact = f"tokens are {ratio:.3g} times steps x batch_tokens in the median run"
-            return [Note("W-batch-unit", f"{fact}: is a batch in sequences, or a ramp of the batch?")]
+            return [Note("W-BATCH-UNIT", f"{fact}: is a batch in sequences, or a ramp of the batch?")]
     elif {"batch_tokens", "sequence_length"} <= columns.keys():
         short = int(np.sum(columns["batch_tokens"] < columns["sequence_length"]))
         if short:
             return [
                 Note(
-                    "W-batch-unit",
+                    "W-BATCH-UNIT",
                     f"batch_tokens is below sequence_length in {short} runs: is it in sequences?",
                 )
             ]
@@ -98,7 +98,7 @@ def _flops_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
     if 1 / FLOPS_MISMATCH <= ratio <= FLOPS_MISMATCH:
         return []
     return [
-        Note("W-flops", f"flops are {ratio:.3g} times 6 x params x tokens in the median run: check the units")
+        Note("W-FLOPS", f"flops are {ratio:.3g} times 6 x params x tokens in the median run: check the units")
     ]
 
 

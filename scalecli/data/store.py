@@ -26,9 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from scalecli.data.formats import frame_of, plain_value, records_of
 from scalecli.data.lock import DriverLock
 from scalecli.data.network import on_network_file_system
+from scalecli.data.records import frame_of, plain_value, records_of
 from scalecli.data.schema import COLUMNS, FINISHED, STATUSES
 from scalecli.errors import DataError
 

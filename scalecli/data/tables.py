@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.data.derive import Derivation, derivations_for
-from scalecli.data.formats import MISSING, Loaded, load, records_of, write_runs
+from scalecli.data.formats import MISSING, Loaded, load, write_runs
 from scalecli.data.notes import Note, mapping_notes, table_notes
+from scalecli.data.records import records_of
 from scalecli.data.schema import Column, column_for, likely_source
 from scalecli.data.where import Values, Where, column_values, parse_where
 from scalecli.errors import BadRow, DataError, TooFewRuns
@@ -137,7 +138,9 @@ def read_runs(
 
 
 def _mapped(loaded: Loaded, mapping: Mapping[str, str]) -> pd.DataFrame:
-    _refuse_missing(mapping.values(), loaded.frame, loaded.source)
+    for name, theirs in mapping.items():
+        if theirs not in loaded.frame.columns:
+            raise _no_column(theirs, loaded.frame, loaded.source, f"--map {name}=")
     return loaded.frame.assign(**{name: loaded.frame[theirs] for name, theirs in mapping.items()})
 
 
@@ -155,13 +158,14 @@ def _refuse_text(factors: Mapping[str, float]) -> None:
             )
 
 
-def _no_column(name: str, frame: pd.DataFrame, source: str) -> DataError:
+def _no_column(name: str, frame: pd.DataFrame, source: str, flag: str = "") -> DataError:
+    """What is there instead, with the flag that most likely supplies it."""
     present = [str(column) for column in frame.columns]
     likely = likely_source(name, present)
     unit = column_for(name).unit
     return DataError(
         f"{source} has no column {name!r}{f' [{unit}]' if unit else ''}; columns there: {', '.join(present)}",
-        hint=f"--map {name}={likely or 'THEIR_NAME'}",
+        hint=(flag or f"--map {name}=") + (likely or "THEIR_NAME"),
     )
 
 
@@ -192,7 +196,7 @@ def _with_inputs(require: Collection[str], steps: Sequence[Derivation]) -> list[
 
 def derivation_note(derivation: Derivation) -> Note:
     """What is said of a column that was computed from others."""
-    return Note("W-derived", f"{derivation.name} is not in the table and was computed: {derivation.formula}")
+    return Note("W-DERIVED", f"{derivation.name} is not in the table and was computed: {derivation.formula}")
 
 
 def _selected(

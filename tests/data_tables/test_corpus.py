@@ -52,7 +52,7 @@ def test_duplicates_links_hidden_and_other_files_do_not_count(tmp_path):
     (folder / "image.png").write_bytes(b"\0\1")
     again = load_corpus(str(folder))
     assert again.sha256 == plain.sha256
-    assert [note.code for note in again.notes] == ["W-duplicates"]
+    assert [note.code for note in again.notes] == ["W-DUPLICATES"]
 
 
 def test_one_long_file_is_split_at_line_ends(tmp_path):
@@ -81,7 +81,7 @@ def test_a_limit_reads_part_of_it_and_says_so(tmp_path):
     folder = write_folder(tmp_path / "a")
     corpus = load_corpus(str(folder), max_bytes=120_000)
     assert len(corpus.train) + len(corpus.validation) < 130_000
-    assert [note.code for note in corpus.notes] == ["W-truncated"]
+    assert [note.code for note in corpus.notes] == ["W-TRUNCATED"]
     assert corpus.sha256 == load_corpus(str(folder), max_bytes=120_000).sha256
 
 

@@ -131,7 +131,7 @@ def test_any_json_lines(tmp_path_factory, records, options):
     OPTIONS,
 )
 def test_any_parquet(tmp_path_factory, records, options):
-    from scalecli.data.formats import frame_of
+    from scalecli.data.records import frame_of
 
     path = tmp_path_factory.getbasetemp() / "fuzz.parquet"
     write_runs(frame_of(records), path)

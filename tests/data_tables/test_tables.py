@@ -150,7 +150,7 @@ def test_what_follows_exactly_is_derived_and_said(tmp_path):
     path = table(tmp_path, "params,steps,batch_sequences,sequence_length,loss\n1000,100,8,128,3\n")
     runs = read_runs(path, require=("params", "tokens", "flops", "loss"))
     assert runs.columns(["tokens", "flops"]) == {"tokens": [102400.0], "flops": [6.0 * 1000 * 102400]}
-    said = [note.message for note in runs.notes if note.code == "W-derived"]
+    said = [note.message for note in runs.notes if note.code == "W-DERIVED"]
     assert len(said) == 3
     assert any("batch_sequences x sequence_length" in message for message in said)
     assert any("6 x params x tokens" in message for message in said)
@@ -171,6 +171,12 @@ def test_a_missing_column_is_named_with_the_flag_that_supplies_it(tmp_path):
     assert "N, D, val_loss" in caught.value.message
     assert caught.value.hint == "--map loss=val_loss"
     assert caught.value.exit_code == 10
+
+
+def test_a_misspelt_source_of_a_map_gets_the_map_that_works(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_runs(table(tmp_path, "val_loss,N\n3,1\n"), map={"loss": "val_los"})
+    assert caught.value.hint == "--map loss=val_loss"
 
 
 @pytest.mark.parametrize(
@@ -263,15 +269,15 @@ def test_domain_spans_the_kept_rows(tmp_path):
         (
             "tokens,steps,batch_tokens,sequence_length\n262144,64,8,512\n",
             {},
-            "W-batch-unit",
+            "W-BATCH-UNIT",
             "looks like sequences",
         ),
-        ("tokens,steps,batch_tokens\n100000,10,8\n", {}, "W-batch-unit", "times steps x batch_tokens"),
-        ("batch_tokens,sequence_length\n64,512\n", {}, "W-batch-unit", "below sequence_length in 1"),
-        ("tokens,loss\n1.4,3\n", {}, "W-unit", "--unit tokens=1e9"),
-        ("params,tokens,flops\n1e6,1e7,1e3\n", {}, "W-flops", "times 6 x params x tokens"),
-        ("seqs\n64\n", {"map": {"batch_tokens": "seqs"}}, "W-batch-unit", "name says sequences"),
-        ("val_bpb\n1.1\n", {"map": {"loss": "val_bpb"}}, "W-loss-unit", "name says bits"),
+        ("tokens,steps,batch_tokens\n100000,10,8\n", {}, "W-BATCH-UNIT", "times steps x batch_tokens"),
+        ("batch_tokens,sequence_length\n64,512\n", {}, "W-BATCH-UNIT", "below sequence_length in 1"),
+        ("tokens,loss\n1.4,3\n", {}, "W-UNIT", "--unit tokens=1e9"),
+        ("params,tokens,flops\n1e6,1e7,1e3\n", {}, "W-FLOPS", "times 6 x params x tokens"),
+        ("seqs\n64\n", {"map": {"batch_tokens": "seqs"}}, "W-BATCH-UNIT", "name says sequences"),
+        ("val_bpb\n1.1\n", {"map": {"loss": "val_bpb"}}, "W-LOSS-UNIT", "name says bits"),
     ],
 )
 def test_mix_ups_of_units_are_noted(tmp_path, text, options, code, words):
