@@ -71,24 +71,33 @@ class Trainer:
         )
 
     def advance(self, rate_factor: float) -> Tensor:
-        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,), on
-        the device.
-        """
+        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
         self.model.zero_grad(set_to_none=False)
-        batch = torch.stack([batches.at(self.step) for batches in self._batches])
-        losses = torch.zeros(len(self._batches), device=self.device)
-        for part in batch.chunk(self._accumulation, dim=1):
-            loss = self.sequence_losses(part).mean(dim=1) / self._accumulation
-            # Copies share no weights, so the gradient of the sum is each copy's own.
-            loss.sum().backward()
-            losses += loss.detach()
+        losses = torch.zeros(self.model.copies, device=self.device)
+        for part in self.batch().chunk(self._accumulation, dim=1):
+            losses += self.backward(part, share=1 / self._accumulation)
+        self.update(rate_factor)
+        return losses
+
+    def batch(self) -> Tensor:
+        """The training batch of this step, (c, b, t + 1)."""
+        return torch.stack([batches.at(self.step) for batches in self._batches])
+
+    def backward(self, part: Tensor, *, share: float) -> Tensor:
+        """Adds the gradient of `share` times the part's mean loss; returns that loss of each copy, (c,)."""
+        losses = share * self.sequence_losses(part).mean(dim=1)
+        # Copies share no weights, so the gradient of the sum is each copy's own.
+        losses.sum().backward()
+        return losses.detach()
+
+    def update(self, rate_factor: float) -> None:
+        """Clips the gradients that have been added up, and steps the optimizers."""
         if self._clip is not None:
             clip_gradients(self.model, self._clip)
         set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        return losses
 
     def sequence_losses(self, batch: Tensor) -> Tensor:
         """Mean cross-entropy of each sequence of (c, b, t + 1), as (c, b) [nats/token]."""

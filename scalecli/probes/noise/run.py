@@ -1,0 +1,163 @@
+"""Measures squared gradient norms along a training, from the micro-batches that the training is cut into
+anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scalecli.data.corpus import Corpus
+from scalecli.errors import ProbeError
+from scalecli.probes.columns import Row
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.decoder import weights_of
+from scalecli.probes.device import cpu_settings, resolve_device
+from scalecli.probes.noise.estimate import SquaredNorms
+from scalecli.probes.train.trainer import Trainer
+
+MICRO_BATCHES = 8
+"""As good as per-example norms for each example spent, at a tenth of their cost (docs/benchmarks.md)."""
+WHOLE_MODEL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseProbe:
+    """What is measured: every `every` steps from step `start` on, whole or by layer too, as it is or as Adam
+    sees it.
+
+    With `preconditioned` gradients are divided by the root of Adam's second moments first: the noise scale of
+    the direction in which Adam moves.
+    """
+
+    start: int = 0
+    every: int = 1
+    micro_batches: int = MICRO_BATCHES
+    by_layer: bool = False
+    preconditioned: bool = False
+
+
+def run(
+    config: ProbeConfig,
+    probe: NoiseProbe,
+    *,
+    corpus: Corpus,
+    device: str = "auto",
+    threads: int = 1,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Iterator[Row]:
+    """Trains as `config` says and yields one row a measured step, or one a layer; `norms_of` reads them.
+
+    Raises:
+        ProbeError: the batch cannot be cut into that many micro-batches, or there is no Adam to precondition
+        with.
+    """
+    _check(config, probe)
+    with cpu_settings(threads):
+        trainer = Trainer([config], corpus, device=resolve_device(device))
+        while trainer.step < config.steps:
+            step, factor = trainer.step, config.schedule.factor(trainer.step, config.steps)
+            if step >= probe.start and (step - probe.start) % probe.every == 0:
+                yield from _measured_step(trainer, probe, factor)
+            else:
+                trainer.advance(factor)
+            if on_step:
+                on_step(trainer.step, config.steps)
+
+
+def norms_of(rows: list[Row], layer: str = WHOLE_MODEL) -> list[SquaredNorms]:
+    """The rows of one layer, for `noise_scale`."""
+    return [
+        SquaredNorms(
+            small=float(row["small"] or 0.0),
+            big=float(row["big"] or 0.0),
+            small_examples=int(row["small_examples"] or 0),
+            big_examples=int(row["big_examples"] or 0),
+        )
+        for row in rows
+        if row["layer"] == layer
+    ]
+
+
+def _check(config: ProbeConfig, probe: NoiseProbe) -> None:
+    if probe.micro_batches < 2 or config.batch_sequences % probe.micro_batches:
+        raise ProbeError(
+            f"a batch of {config.batch_sequences} sequences cannot be cut into {probe.micro_batches} micro-batches",
+            hint=f"use a batch that is a multiple of {max(2, probe.micro_batches)} sequences",
+        )
+    if probe.preconditioned and (config.optimizer.name != "adamw" or probe.start < 1):
+        raise ProbeError(
+            "preconditioned norms need Adam's second moments",
+            hint="use adamw, and start after the first step",
+        )
+
+
+def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterator[Row]:
+    """One training step whose gradient is added up from micro-batches, with their norms."""
+    batch = trainer.batch()
+    parameters = list(trainer.model.parameters())
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    divisors = _adam_divisors(trainer) if probe.preconditioned else {}
+    small = torch.zeros(0)
+    loss = 0.0
+    for part in batch.chunk(probe.micro_batches, dim=1):
+        trainer.model.zero_grad(set_to_none=False)
+        loss += float(trainer.backward(part, share=1.0)) / probe.micro_batches
+        norms = _squared_norms(trainer, divisors)
+        small = norms if not len(small) else small + norms
+        for sum_, parameter in zip(total, parameters, strict=True):
+            assert parameter.grad is not None
+            sum_.add_(parameter.grad, alpha=1 / probe.micro_batches)
+    for sum_, parameter in zip(total, parameters, strict=True):
+        assert parameter.grad is not None
+        parameter.grad.copy_(sum_)
+    big = _squared_norms(trainer, divisors)
+    step = trainer.step
+    trainer.update(factor)
+    yield from _rows(trainer, probe, step, loss, (small / probe.micro_batches).tolist(), big.tolist())
+
+
+def _rows(
+    trainer: Trainer, probe: NoiseProbe, step: int, loss: float, small: list[float], big: list[float]
+) -> Iterator[Row]:
+    config = trainer.config
+    common: Row = {
+        "kind": "noise",
+        "run_id": config.run_id,
+        "step": step,
+        "tokens": step * config.batch_tokens,
+        "loss": loss,
+        "small_examples": config.batch_sequences // probe.micro_batches,
+        "big_examples": config.batch_sequences,
+        "preconditioned": int(probe.preconditioned),
+    }
+    yield {**common, "layer": WHOLE_MODEL, "small": sum(small), "big": sum(big)}
+    if probe.by_layer:
+        for (name, _), each_small, each_big in zip(trainer.model.named_parameters(), small, big, strict=True):
+            yield {**common, "layer": name, "small": each_small, "big": each_big}
+
+
+def _squared_norms(trainer: Trainer, divisors: dict[int, Tensor]) -> Tensor:
+    """Squared norm of each parameter's gradient, (parameters,), in float64: differences of these are small."""
+    if not divisors:
+        grads = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
+        return torch.stack([grad.double().square().sum() for grad in grads])
+    norms: dict[str, Tensor] = {}
+    for weight in weights_of(trainer.model, 0):
+        scaled = weight.grad / divisors[weight.value.data_ptr()]
+        norms[weight.name] = norms.get(weight.name, torch.zeros(())) + scaled.double().square().sum()
+    return torch.stack(list(norms.values()))
+
+
+def _adam_divisors(trainer: Trainer) -> dict[int, Tensor]:
+    """sqrt(v / (1 - beta2^t)) + epsilon for each weight, by the address of the weight."""
+    settings = trainer.config.optimizer
+    found = {}
+    for optimizer in trainer.optimizers:
+        for leaf, state in optimizer.state.items():
+            corrected = state["exp_avg_sq"] / (1 - settings.beta2 ** float(state["step"]))
+            found[leaf.data_ptr()] = corrected.sqrt() + settings.epsilon
+    return found
