@@ -67,8 +67,9 @@ def validate_all(
 ) -> tuple[list[Validated], list[Unusable]]:
     """Every law that can be fitted to the training runs, best first, and the others with their reasons.
 
-    Raises `TooFewRuns` when there is no law at all.
+    The fits come without diagnostics. Raises `TooFewRuns` when there is no law at all.
     """
+    options = replace(options or FitOptions(), diagnose=False)
     found: list[Validated] = []
     unusable = []
     for law in candidates(split.train):

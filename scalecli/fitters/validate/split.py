@@ -34,11 +34,11 @@ def hold_out_share(table: RunTable, share: float = HELD_OUT) -> Split:
     Raises `DataError` when no column tells the scale of the runs or all have the same.
     """
     axis, scale = scale_of_runs(table)
-    edge = float(np.sort(scale)[int(np.floor((1 - share) * (len(scale) - 1)))])
-    beyond = scale[scale > edge * (1 + SAME_LEVEL)]
-    if not beyond.size:  # the largest scale alone holds more than its share
-        beyond = scale[scale > scale.max() / (1 + SAME_LEVEL)]
-    return _parted(table, scale < beyond.min(), f"{axis} below {beyond.min():.4g}")
+    first = np.sort(scale)[int(np.floor((1 - share) * len(scale)))]
+    if first <= scale.min() * (1 + SAME_LEVEL):  # the smallest scale alone has most of the runs
+        first = scale.max()
+    heldout = scale > first / (1 + SAME_LEVEL)
+    return _parted(table, ~heldout, f"{axis} below {scale[heldout].min():.4g}")
 
 
 def hold_out_above(table: RunTable, column: str, limit: float) -> Split:
