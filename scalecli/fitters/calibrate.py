@@ -25,6 +25,9 @@ from scalecli.fitters.problem import Mask
 CUTS = (0.4, 0.5, 0.6, 0.7)
 """Shares of the runs, from the smallest, that the law is fitted to; the rest is scored."""
 
+NARROWEST = 1e-9
+"""No half-width is below this, in log units: on data without noise the rest is rounding errors."""
+
 DRAWS = 200
 """Bootstrap draws at each cut: enough for the width of an interval."""
 
@@ -82,7 +85,8 @@ def calibrate(
     if fitted.law.output != measured_column(fitted.law):
         return None, None
     scale = scale_of(fitted.law, fitted.data.x, fitted.log_prediction())
-    cuts = [cut for share in CUTS if (cut := _cut(fitted, scale, share, level, rng)) is not None]
+    with np.errstate(all="ignore"):  # a stray draw without a prediction widens the interval without end
+        cuts = [cut for share in CUTS if (cut := _cut(fitted, scale, share, level, rng)) is not None]
     if not cuts:
         return None, None
     *earlier, last = cuts
@@ -137,9 +141,7 @@ def _cut(fitted: Estimate, scale: Array, share: float, level: float, rng: np.ran
     band = Band(residual_noise(part, len(draws), rng), None)
     point, spread = log_predictions(part.law, part.raw, draws, held.x)
     error = np.abs(np.log(held.y) - point)
-    return Cut(
-        largest, ~trained, error, np.maximum(band.half_width(spread, point, level), np.finfo(float).tiny)
-    )
+    return Cut(largest, ~trained, error, np.maximum(band.half_width(spread, point, level), NARROWEST))
 
 
 def log_predictions(law: type, raw: Array, draws: Array, x: Columns) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ import numpy as np
 from scalecli.fitters.domain import GROWING, scale_of, with_compute
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.identify import Notice
-from scalecli.fitters.law import Array, measured_column, names, with_values
+from scalecli.fitters.law import Array, measured_column, names, scalar_of, with_values
 from scalecli.fitters.problem import Indices
 
 DROPS = (1, 3, 5, 10, 20)
@@ -66,7 +66,7 @@ class Watch:
 
     def headline(self, raw: Array) -> Array:
         """The watched number for raw parameters (m, parameters), (m,)."""
-        return _answers(self.fitted.law, self.of, raw)
+        return scalar_of(self.of, self.fitted.law, raw)
 
     def checks(self, key: str, changed: list[Any], raw: Array) -> list[Check]:
         headline = self.headline(raw)
@@ -141,6 +141,11 @@ _PHRASES = {
 
 def diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, Any], list[Notice]]:
     """The `diagnostics` of a fit document, and its warnings. `draws` has shape (draws, parameters)."""
+    with np.errstate(all="ignore"):  # a refit without an answer is reported as null
+        return _diagnose(fitted, draws, level)
+
+
+def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, Any], list[Notice]]:
     watch = watch_of(fitted, draws, level)
     clusters = fitted.clusters
     rows = np.arange(fitted.data.rows)
@@ -176,7 +181,7 @@ def diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, An
 def watch_of(fitted: Estimate, draws: Array, level: float) -> Watch:
     """The headline of a fit, with its interval; without draws any value is inside."""
     name, of = _headline(fitted)
-    answers = _answers(fitted.law, of, draws)
+    answers = scalar_of(of, fitted.law, draws)
     answers = answers[np.isfinite(answers)]
     tail = (1 - level) / 2
     low, high = np.quantile(answers, [tail, 1 - tail]) if answers.size else (-np.inf, np.inf)
@@ -207,30 +212,24 @@ def _headline(fitted: Estimate) -> tuple[str, Callable[[Any], Array]]:
     return f"{law.output} at {where}", lambda law: np.asarray(law.predict(ahead))
 
 
-def _answers(law: type[Any], of: Callable[[Any], Array], raw: Array) -> Array:
-    """A scalar query for raw parameters (m, parameters): (m,), NaN where there is no answer."""
-    with np.errstate(all="ignore"):
-        found = np.asarray(of(with_values(law, raw)), dtype=float)
-    return np.broadcast_to(found, (len(raw), 1))[:, 0]
-
-
 def flatness(fitted: Estimate) -> list[dict[str, Any]]:
     """How far params may lie from the optimum at a compute for so much more loss: "
     "[{flops, excess, params}]."""
-    law = with_values(fitted.law, fitted.raw)
+    law = with_values(fitted.law, fitted.raw[None])
     if set(fitted.law.inputs) != {"params", "tokens"} or not hasattr(law, "optimal_params"):
         return []
     largest = float(with_compute(fitted.data.x)["flops"].max())
     found = []
     for flops in (largest, AHEAD * largest):
-        best = float(law.optimal_params(flops))
+        best = float(law.optimal_params(flops)[0, 0])
         params = best * np.geomspace(1e-3, 1e3, 1201)
-        loss = law.predict({"params": params, "tokens": flops / (6 * params)})
+        loss = law.predict({"params": params, "tokens": flops / (6 * params)})[0]
+        if not (np.isfinite(best) and np.isfinite(loss).all()):
+            continue
         for excess in EXCESSES:
             near = params[loss <= loss.min() * (1 + excess)]
-            if np.isfinite(best) and near.size:
-                span = [float(near[0]), float(near[-1])]
-                found.append({"flops": flops, "loss_excess": excess, "optimal_params": best, "params": span})
+            span = [float(near[0]), float(near[-1])]
+            found.append({"flops": flops, "loss_excess": excess, "optimal_params": best, "params": span})
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from scalecli.errors import DataError
+from scalecli.errors import DataError, NoOptimum
 from scalecli.fitters.calibrate import Band, Validation, calibrate, log_predictions, residual_noise
 from scalecli.fitters.diagnostics import diagnose
 from scalecli.fitters.document import from_json, read_fields, read_text, to_json, write_document
@@ -35,6 +35,7 @@ from scalecli.fitters.law import (
     EstimatedLaw,
     parameters,
     required_columns,
+    scalar_of,
     values,
     with_values,
 )
@@ -127,10 +128,15 @@ class Fit:
         """Anything computed from the law, with its interval: `fit.query(lambda law:
         law.optimal_params(1e24))`.
 
-        The point estimate answers for the value, quantiles over the draws for the ends. Raises what
-        `function` raises on the point estimate.
+        The point estimate answers for the value, quantiles over the draws for the ends. Raises `NoOptimum`
+        where the point estimate has no answer.
         """
-        value = float(np.asarray(function(self.law), dtype=float).reshape(()))
+        value = float(scalar_of(function, type(self.law), values(self.law)[None])[0])
+        if not np.isfinite(value):
+            raise NoOptimum(
+                f"the fitted {self.law.name} has no finite answer to this question",
+                hint="look at the fit's status and warnings: a parameter at a bound leaves no optimum",
+            )
         answers = self.answers(function)
         known = answers[np.isfinite(answers)]
         if not known.size:
@@ -141,11 +147,7 @@ class Fit:
 
     def answers(self, function: Callable[[Any], Any]) -> Array:
         """A scalar computed from the law, for every draw, (draws,); NaN where a draw has no answer."""
-        if not len(self.draws):
-            return np.empty(0)
-        with np.errstate(all="ignore"):
-            found = np.asarray(function(self.bundle()), dtype=float)
-        return np.broadcast_to(found, (len(self.draws), 1))[:, 0]
+        return scalar_of(function, type(self.law), self.draws)
 
     def predict(self, x: Columns, level: float | None = None) -> Prediction:
         """Predict measurements at the rows of `x`, which needs the law's inputs. Raises `DataError` without

@@ -27,6 +27,10 @@ TIED_CORRELATION = 0.98
 SCALE_AXES = {"params", "params_non_embedding", "params_active", "tokens"}
 """Columns whose effects every law that reads both must tell apart."""
 
+ALWAYS_POSITIVE = SCALE_AXES | {"flops"}
+SMALLEST, LARGEST = 1e-100, 1e100
+"""No run has values beyond these, and products of several still fit a double."""
+
 FEW_LEVELS = 3
 SAME_LEVEL = 0.01
 """Values of a column within 1 % of each other are one level."""
@@ -71,20 +75,20 @@ def levels(column: Array, most: int = FEW_LEVELS + 1) -> int:
 def _check_values(law: type[Any], x: Columns, y: Array) -> None:
     measured = measured_column(law)
     for name, column in {**x, measured: y}.items():
-        if not np.isfinite(column).all():
-            where = int(np.flatnonzero(~np.isfinite(column))[0])
-            raise DataError(f"{name} is {column[where]} in row {where + 1} of the runs to fit")
-    if (y <= 0).any():
-        where = int(np.flatnonzero(y <= 0)[0])
-        raise DataError(
-            f"{measured} is {y[where]:g} in row {where + 1}; fits are of its logarithm and need it positive",
-            hint=f"leave such rows out: --where '{measured} > 0'",
-        )
-    for name in _powered(law):
-        if (x[name] <= 0).any():
+        odd = ~np.isfinite(column) | (np.abs(column) > LARGEST)
+        if odd.any():
+            row = int(np.flatnonzero(odd)[0])
             raise DataError(
-                f"{name} is {x[name].min():g} in some row; {law.name} raises it to a power and needs it "
-                "positive",
+                f"{name} is {column[row]:g} in row {row + 1} of the runs to fit: no finite number of any use",
+                hint="check the column's units, or leave such rows out with --where",
+            )
+    above = {measured, *_powered(law), *(name for name in x if name in ALWAYS_POSITIVE)}
+    for name in sorted(above):
+        column = y if name == measured else x[name]
+        if (column < SMALLEST).any():
+            row = int(np.flatnonzero(column < SMALLEST)[0])
+            raise DataError(
+                f"{name} is {column[row]:g} in row {row + 1} of the runs to fit: its logarithm is needed",
                 hint=f"leave such rows out: --where '{name} > 0'",
             )
 

@@ -16,7 +16,7 @@ A law that declares none of these is searched from starts spread over `Param.sta
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
@@ -162,3 +162,18 @@ def with_values(law: type[L], vector: Array) -> L:
     if vector.ndim == 1:
         return law(**{name: float(value) for name, value in zip(names(law), vector, strict=True)})
     return law(**{name: vector[:, i : i + 1] for i, name in enumerate(names(law))})
+
+
+def scalar_of(function: Callable[[Any], Any], law: type[Any], vectors: Array) -> Array:
+    """A number computed from a law, at parameters (draws, parameters): (draws,), NaN or infinite without
+    answer.
+
+    >>> from scalecli.fitters.laws.power import Power
+    >>> scalar_of(lambda law: law.input_for_loss(2.0), Power, np.array([[8.0, 0.5], [8.0, 0.0]]))
+    array([16., inf])
+    """
+    if not len(vectors):
+        return np.empty(0)
+    with np.errstate(all="ignore"):
+        found = np.asarray(function(with_values(law, vectors)), dtype=float)
+    return np.broadcast_to(found, (len(vectors), 1))[:, 0]

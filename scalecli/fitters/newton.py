@@ -96,7 +96,15 @@ def _step(problem: Problem, theta: Array, here: Expansion, damping: Array) -> tu
     scaled = np.where(held[:, :, None] | held[:, None, :], 0.0, scaled)
     position = np.arange(theta.shape[1])
     scaled[:, position, position] += np.where(held, 1.0, RIDGE * (1 + damping[:, None]))
-    step = -unit * np.linalg.solve(scaled, (unit * gradient)[:, :, None])[:, :, 0]
+    step = -unit * _solve(scaled, unit * gradient)
     bent = (here.hessian @ step[:, :, None])[:, :, 0]
     predicted = -(step * (gradient + 0.5 * bent)).sum(1)
     return np.where(np.isfinite(step), step, 0.0), np.where(np.isfinite(predicted), predicted, -np.inf)
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """matrix^-1 right, (draws, k); the shortest solution where a matrix is exactly singular."""
+    try:
+        return np.asarray(np.linalg.solve(matrix, right[:, :, None]))[:, :, 0]
+    except np.linalg.LinAlgError:
+        return np.asarray((np.linalg.pinv(matrix) @ right[:, :, None])[:, :, 0])

@@ -22,7 +22,7 @@ import numpy as np
 
 from scalecli.fitters.law import Array
 
-ABSOLUTE_DELTA = 1e-9
+ABSOLUTE_DELTA = 1e-6
 """Half-width of the quadratic part of `absolute`, in log units: far below any measurement's noise."""
 
 ENVELOPE_TILT = 10.0
