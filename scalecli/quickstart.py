@@ -15,7 +15,7 @@ from typing import Any
 from scalecli.data.corpus import Corpus, load_corpus
 from scalecli.data.store import Store
 from scalecli.data.tables import RunTable, read_runs
-from scalecli.errors import DataError, ExportError, ProbeError
+from scalecli.errors import DataError, ExportError, FitError
 from scalecli.export.formats import render
 from scalecli.export.quickstart import to_markdown
 from scalecli.fitters.fit import Fit, FitOptions
@@ -25,16 +25,19 @@ from scalecli.plan.document import Interval, Plan
 from scalecli.plan.plan import PlanOptions, make_plan
 from scalecli.plan.target import Wish
 from scalecli.probes.config import Evaluation, ProbeConfig
-from scalecli.probes.family import proxy_shape
-from scalecli.probes.ladder import Cost, Recipe, ladder
+from scalecli.probes.family import SMALLEST_WIDTH, member, proxy_shape
+from scalecli.probes.ladder import RUNG_RATIO, Cost, Recipe, grid, ladder
 from scalecli.probes.sweep import OnProgress, local_slots, run_sweep
 from scalecli.probes.timing import StepTime, measure_step_time
 from scalecli.report.quickstart import draw_quickstart
 
 LENGTHS = (5.0, 10.0, 20.0)
 """Tokens a parameter of every rung; one long run branches into all of them. Shorter when the minutes are few."""
-SHORTEST = 0.05
-"""The most that lengths are shortened: below a quarter token a parameter nothing is learned."""
+SHORTEST = 0.1
+"""The most that lengths are shortened: below half a token a parameter nothing is learned."""
+LENGTH_ROUNDING = 0.2
+"""Lengths that differ by less are one: lengths of the ladder differ by factors of two."""
+RUNGS = 3
 TARGET_SIZE = 2.0
 """The target, as a multiple of the largest rung."""
 TARGET_SEEDS = 3
@@ -45,7 +48,10 @@ START_UP_SHARE = 0.15
 TARGET_SIZE_MARGIN = 1.3
 """Rows above this multiple of the largest rung are the target's, not the ladder's."""
 
-RECIPE = Recipe(evaluation=Evaluation(sequences=512))
+EDGE_ROUNDS = 2
+"""How often the grid is widened where its best run lies at an edge."""
+
+RECIPE = Recipe(sequence_length=64, evaluation=Evaluation(sequences=256))
 
 Announce = Callable[[str], None]
 
@@ -80,11 +86,9 @@ def quickstart(
     """
     corpus = load_corpus(settings.data)
     design = Design.stored_or_measured(out, settings, corpus, announce)
-    announce(f"training {len(design.ladder)} runs of the ladder")
-    _train(out, design.ladder, settings, on_progress)
-    runs = read_runs(out / "runs.db", where=f"params < {TARGET_SIZE_MARGIN * design.largest_params}")
+    runs = _measure(out, design, settings, announce, on_progress)
     announce("fitting the laws and writing the plan")
-    fits = fit_ladder(runs, settings)
+    fits = fit_ladder(runs, settings, announce)
     for fit in fits:
         fit.write(out / f"{'landscape' if fit.law.name.startswith('landscape') else 'loss'}.fit.json")
     plan = plan_target(design, fits, corpus)
@@ -146,11 +150,11 @@ class Design:
             )
 
         pace = measure_step_time([of_size(16_000), of_size(128_000)], device=settings.device)
-        runs = _longest_ladder(
+        runs = _affordable_ladder(
             corpus,
             settings.data,
-            budget=LADDER_SHARE * seconds,
-            cost=lambda configs: pace.sweep_seconds(configs, device_type=device, slots=len(slots)),
+            LADDER_SHARE * seconds,
+            lambda configs: pace.sweep_seconds(configs, device_type=device, slots=len(slots)),
         )
         return cls(
             ladder=tuple(replace(config, seed=settings.seed) for config in runs),
@@ -173,17 +177,88 @@ class Design:
         return kept
 
 
-def _longest_ladder(corpus: Corpus, data: str, *, budget: float, cost: Cost) -> list[ProbeConfig]:
+def _affordable_ladder(corpus: Corpus, data: str, budget: float, cost: Cost) -> list[ProbeConfig]:
     """The largest ladder of full length within the budget [s], or the smallest one with runs cut short to fit."""
-    share = 1.0
-    while True:
-        lengths = [share * length for length in LENGTHS]
-        try:
-            return ladder(corpus, data, budget=budget, cost=cost, tokens_per_param=lengths, recipe=RECIPE)
-        except ProbeError:
-            share *= 0.8
-            if share < SHORTEST:
-                raise
+    smallest = member(SMALLEST_WIDTH, corpus.vocab).params
+    sizes = [smallest * RUNG_RATIO**rung for rung in range(RUNGS)]
+    full = grid(corpus, data, params=sizes, tokens_per_param=LENGTHS, recipe=RECIPE)
+    share = budget / cost(full)
+    if share >= 1.0:
+        return ladder(
+            corpus, data, budget=budget, cost=cost, rungs=RUNGS, tokens_per_param=LENGTHS, recipe=RECIPE
+        )
+    lengths = [max(share, SHORTEST) * length for length in LENGTHS]
+    return grid(corpus, data, params=sizes, tokens_per_param=lengths, recipe=RECIPE)
+
+
+def _measure(
+    out: Path, design: Design, settings: Settings, announce: Announce, on_progress: OnProgress | None
+) -> RunTable:
+    """Train the ladder, and then beyond the edges at which the best runs of a size lie."""
+    configs = list(design.ladder)
+    announce(f"training {len(configs)} runs of the ladder")
+    for _ in range(EDGE_ROUNDS + 1):
+        _train(out, configs, settings, on_progress)
+        runs = read_runs(out / "runs.db", where=f"params < {TARGET_SIZE_MARGIN * design.largest_params}")
+        more = beyond_edges(configs, runs)
+        if not more:
+            break
+        announce(f"the best of some sizes lies at an edge of the grid: training {len(more)} runs beyond it")
+        configs += more
+    return runs
+
+
+def beyond_edges(configs: Sequence[ProbeConfig], runs: RunTable) -> list[ProbeConfig]:
+    """Runs a factor of two beyond the grid, on the sides on which the best long run of a size lies at its edge."""
+    losses = dict(zip(runs.frame["run_id"], runs.frame["loss"], strict=True))
+    more = []
+    for size in sorted({config.shape.params for config in configs}):
+        tried = [config for config in configs if config.shape.params == size]
+        longest = max(config.tokens for config in tried)
+        finished = [c for c in tried if c.run_id in losses and c.tokens > longest * (1 - LENGTH_ROUNDING)]
+        if finished:
+            more += list(_widened(tried, min(finished, key=lambda config: losses[config.run_id])))
+    return more
+
+
+def _widened(tried: Sequence[ProbeConfig], best: ProbeConfig) -> Iterator[ProbeConfig]:
+    """The grid's next column or row beyond the best run, if that lies in the last one."""
+    rates = sorted(
+        {config.learning_rate for config in tried if config.batch_sequences == best.batch_sequences}
+    )
+    batches = sorted({config.batch_sequences for config in tried})
+    if best.learning_rate in (rates[0], rates[-1]):
+        factor = 2.0 if best.learning_rate == rates[-1] else 0.5
+        edge = {config.batch_sequences: config.learning_rate for config in _by_rate(tried, factor)}
+        for config in tried:
+            if config.learning_rate == edge[config.batch_sequences]:
+                yield replace(config, learning_rate=factor * config.learning_rate)
+    if best.batch_sequences in (batches[0], batches[-1]):
+        sequences = (
+            best.batch_sequences * 2 if best.batch_sequences == batches[-1] else best.batch_sequences // 2
+        )
+        for config in tried:
+            if config.batch_sequences == best.batch_sequences and sequences >= 1:
+                yield _with_batch(config, sequences)
+
+
+def _by_rate(tried: Sequence[ProbeConfig], factor: float) -> list[ProbeConfig]:
+    """In the order in which the last of each batch has the rate at the edge that `factor` points to."""
+    return sorted(tried, key=lambda config: config.learning_rate, reverse=factor < 1)
+
+
+def _with_batch(config: ProbeConfig, sequences: int) -> ProbeConfig:
+    """The same run with another batch, and the learning rate moved by the square root: where its optimum likely is."""
+    ratio = sequences / config.batch_sequences
+    warmup = replace(config.schedule, warmup_steps=round(config.schedule.warmup_steps / ratio))
+    rate = config.learning_rate * ratio**0.5
+    return replace(
+        config,
+        batch_sequences=sequences,
+        steps=round(config.steps / ratio),
+        learning_rate=rate,
+        schedule=warmup,
+    )
 
 
 def _train(
@@ -203,18 +278,21 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def fit_ladder(runs: RunTable, settings: Settings) -> list[Fit]:
-    """The loss law through the best run of every setting, and the landscape through all runs."""
+def fit_ladder(runs: RunTable, settings: Settings, announce: Announce) -> list[Fit]:
+    """The loss law through the best run of every setting, and the landscape through all runs if it has an optimum."""
     options = FitOptions(interval=settings.interval, seed=settings.seed)
     loss = fit_runs(best_of_settings(runs), law_named("chinchilla"), group=NO_GROUPS, options=options)
-    landscape = fit_runs(runs, law_named("landscape-two-stage"), options=options)
-    return [loss, landscape]
+    try:
+        return [loss, fit_runs(runs, law_named("landscape-two-stage"), options=options)]
+    except FitError as error:
+        announce(f"no landscape: {error.message}; batch and learning rate come from published rules")
+        return [loss]
 
 
 def best_of_settings(runs: RunTable) -> RunTable:
     """The run of least loss at every (params, tokens): the tuned frontier that a loss law describes.
 
-    Tokens are compared to 1 %, because whole steps of different batches round them differently.
+    Tokens are compared roughly, because whole steps of different batches round them differently.
     """
     import numpy as np
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Document = Mapping[str, Any]
+PIPED_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe, where nothing folds."""
+
 Drawing = Callable[[Document], Iterable["RenderableType"]]
 
 
@@ -29,7 +33,7 @@ def show(
         return
     from rich.console import Console
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     for part in draw(document):
         console.print(part)
     for warning in document.get("warnings", ()):
