@@ -76,7 +76,7 @@ def read_for_law(
     formula: str | None,
 ) -> tuple[RunTable, type[Any] | None]:
     """The run table with what the law takes, and the law; None for `auto` and `all`, which look for one."""
-    from scalecli.fitters.runs import columns_of, with_columns
+    from scalecli.fitters.runs import columns_of
 
     if formula is not None:
         from scalecli.data.schema import COLUMNS
@@ -84,7 +84,7 @@ def read_for_law(
 
         table = read_table(runs, renames, units, where)
         found = formula_law(formula, columns={*COLUMNS, *map(str, table.frame.columns)})
-        return with_columns(table, columns_of(found)), found
+        return table.with_derived(columns_of(found)), found
     if law in RANKED:
         return read_table(runs, renames, units, where, require=["loss"]), None
     from scalecli.fitters.laws import law_named

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.cells import MISSING
 from scalecli.data.records import frame_of, plain_value, records_of
 from scalecli.errors import BadRow, DataError
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 2 * 2**30
 """Largest run table that is read; a table of runs has thousands of rows, so more is a mistake of the path."""
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
-"""Texts that mean a missing cell, in any case."""
 _BOOLEANS = {"true": True, "false": False}
 _SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",

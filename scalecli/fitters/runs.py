@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalecli.data.derive import derivations_for
 from scalecli.data.schema import COLUMNS
-from scalecli.data.tables import RunTable, derivation_note, numbers_of
+from scalecli.data.tables import RunTable
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
 from scalecli.fitters.identify import Notice, check_runs
@@ -38,15 +37,6 @@ def columns_of(law: type[Any]) -> list[str]:
     return list(dict.fromkeys([*required_columns(law), measured_column(law)]))
 
 
-def with_columns(table: RunTable, names: Sequence[str]) -> RunTable:
-    """The table with those of these columns added that follow exactly from others, each with a note."""
-    frame, notes = table.frame, list(table.notes)
-    for step in derivations_for(names, [str(name) for name in frame.columns]):
-        frame = frame.assign(**{step.name: step.compute(*(numbers_of(frame[need]) for need in step.needs))})
-        notes.append(derivation_note(step))
-    return replace(table, frame=frame, notes=tuple(notes))
-
-
 def fit_runs(
     table: RunTable, law: type[Any], *, group: str | None = None, options: FitOptions | None = None
 ) -> Fit:
@@ -58,7 +48,7 @@ def fit_runs(
 
     Raises what `fit_law` raises, and `BadRow` for a value that cannot be used.
     """
-    table = with_columns(table, columns_of(law))
+    table = table.with_derived(columns_of(law))
     needed = table.columns(columns_of(law))
     clusters, chosen = _clusters(table, law, group)
     provenance = {
@@ -86,7 +76,7 @@ def fit_runs(
 def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estimate:
     """The point estimate alone: what a fit costs without its draws and checks. Raises as `fit_runs` does."""
     check_options(law, options)
-    needed = with_columns(table, columns_of(law)).columns(columns_of(law))
+    needed = table.with_derived(columns_of(law)).columns(columns_of(law))
     x = {name: needed[name] for name in required_columns(law)}
     y = needed[measured_column(law)]
     check_runs(law, x, y, options.pins)

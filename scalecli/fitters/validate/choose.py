@@ -12,7 +12,7 @@ from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, FitError, TooFewRuns
 from scalecli.fitters.fit import Fit, FitOptions
 from scalecli.fitters.laws import LAWS
-from scalecli.fitters.runs import columns_of, fit_runs, with_columns
+from scalecli.fitters.runs import columns_of, fit_runs
 from scalecli.fitters.validate.score import Validated, extrapolation_errors, validate_law
 from scalecli.fitters.validate.split import Split, hold_out_share
 
@@ -109,7 +109,7 @@ def fit_best(table: RunTable, *, group: str | None = None, options: FitOptions |
 
 def candidates(table: RunTable) -> Iterator[type[Any]]:
     """Every law; those of one column over each column that is there, or over their own when none is."""
-    present = [name for name in AXES if name in with_columns(table, AXES).frame.columns]
+    present = [name for name in AXES if name in table.with_derived(AXES).frame.columns]
     for law in LAWS:
         if not hasattr(law, "over") or not present:
             yield law
@@ -135,7 +135,7 @@ def _require(law: type[Any], table: RunTable) -> None:
     if law.output != OUTPUT:
         raise DataError(f"predicts {law.output}, not {OUTPUT}")
     wanted = columns_of(law)
-    missing = [name for name in wanted if name not in with_columns(table, wanted).frame.columns]
+    missing = [name for name in wanted if name not in table.with_derived(wanted).frame.columns]
     if missing:
         raise DataError(f"the runs have no {', '.join(missing)}")
 

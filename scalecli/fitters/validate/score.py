@@ -10,7 +10,7 @@ import numpy as np
 from scalecli.errors import DataError
 from scalecli.fitters.fit import Fit, FitOptions, Prediction
 from scalecli.fitters.law import Array, Columns, measured_column, with_values
-from scalecli.fitters.runs import estimate_runs, fit_runs, with_columns
+from scalecli.fitters.runs import estimate_runs, fit_runs
 from scalecli.fitters.validate.split import Split
 
 
@@ -108,7 +108,7 @@ def _heldout(split: Split, law: type[Any]) -> tuple[Columns, Array]:
             f"{law.name} predicts {output}, which no run measures: there is nothing to score it on",
             hint="validate a law of the loss",
         )
-    heldout = with_columns(split.heldout, [*law.inputs, output])
+    heldout = split.heldout.with_derived([*law.inputs, output])
     measured = heldout.columns([output])[output]
     if (measured <= 0).any():
         raise DataError(f"{output} is {measured.min():g} in a held-out run; errors are of its logarithm")

@@ -13,7 +13,6 @@ from scalecli.fitters.domain import GROWING, with_compute
 from scalecli.fitters.identify import SAME_LEVEL
 from scalecli.fitters.law import Array
 from scalecli.fitters.problem import Mask
-from scalecli.fitters.runs import with_columns
 
 HELD_OUT = 0.2
 """Share of the runs, the largest, that is held out unless said otherwise."""
@@ -69,7 +68,7 @@ def hold_out_table(train: RunTable, heldout: RunTable) -> Split:
 def scale_of_runs(table: RunTable) -> tuple[str, Array]:
     """The axis that orders runs from small to large, and where each lies on it, (rows,): FLOPs where they are
     known, else the product of the sizes that are."""
-    table = with_columns(table, ["flops"])
+    table = table.with_derived(["flops"])
     known = {name: table.columns([name])[name] for name in _complete(table, ["flops", *GROWING])}
     columns = with_compute(known)
     if "flops" in columns:
@@ -90,7 +89,7 @@ def rows_of(table: RunTable, keep: Mask, reason: str) -> RunTable:
 
 
 def _axis(table: RunTable, column: str) -> Array:
-    table = with_columns(table, [column])
+    table = table.with_derived([column])
     values = table.columns([column])[column]
     if (values <= 0).any():
         raise DataError(f"{column} is {values.min():g} in some run; an axis of scale is positive")
