@@ -42,7 +42,7 @@ def test_paths_are_not_identity(config: ProbeConfig) -> None:
 
 def test_identity_is_pinned(config: ProbeConfig) -> None:
     """A change of this value orphans every stored run: raise RECIPE knowingly when it changes."""
-    assert config.run_id == "7bec9db0edb7fee1"
+    assert config.run_id == "c6887476a49b86f2"
 
 
 def test_family_differs_in_length_only(config: ProbeConfig) -> None:
