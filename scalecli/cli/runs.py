@@ -31,7 +31,7 @@ def list_runs(
     as_json: options.Json = False,
 ) -> None:
     """One line a run."""
-    document = _document(read_table(runs, map, unit, where))
+    document = _document(read_table(runs, map, unit, where, keep_status=None))
     show(document, _draw_list, as_json=as_json)
 
 
@@ -46,7 +46,7 @@ def show_run(
 
     found = [
         row
-        for row in _document(read_table(runs, None, None, None))["runs"]
+        for row in _document(read_table(runs, keep_status=None))["runs"]
         if str(row.get("run_id", "")).startswith(run_id)
     ]
     if len(found) != 1:
@@ -69,7 +69,7 @@ def export_runs(
     """Write all runs as .csv, .parquet or .jsonl."""
     from scalecli.data.tables import write_runs
 
-    read = read_table(runs, map, unit, where)
+    read = read_table(runs, map, unit, where, keep_status=None)
     write_runs(read.frame, out)
     show(
         {"schema": "scalecli/runs-export/1", "rows": len(read.frame), "file": str(out)},
@@ -87,16 +87,8 @@ def _document(read: RunTable) -> dict[str, Any]:
             "used": len(read.frame),
             "dropped": [{"reason": drop.reason, "count": drop.count} for drop in read.dropped],
         },
-        "runs": records(read),
+        "runs": read.records(),
     }
-
-
-def records(read: RunTable) -> list[dict[str, Any]]:
-    """The rows as plain values; what is missing is null."""
-    import json
-
-    rows: list[dict[str, Any]] = json.loads(read.frame.to_json(orient="records", double_precision=15))
-    return rows
 
 
 def _draw_list(document: Any) -> Iterator[RenderableType]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from scalecli.cli.options import numbers, pairs
@@ -18,10 +18,16 @@ def read_table(
     where: list[str] | None = None,
     *,
     require: Sequence[str] = (),
+    keep_status: Collection[str] | None = ("ok",),
 ) -> RunTable:
     """Read a run table as the shared options say; typed errors as `read_runs` raises them."""
     from scalecli.data.tables import read_runs
 
     return read_runs(
-        runs, map=pairs(map, "--map"), unit=numbers(unit, "--unit"), where=where or [], require=require
+        runs,
+        map=pairs(map, "--map"),
+        unit=numbers(unit, "--unit"),
+        where=where or [],
+        require=require,
+        keep_status=keep_status,
     )
