@@ -85,7 +85,7 @@ def parse_where(text: str) -> Where:
             warnings.simplefilter("ignore")
             tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        place = f" at character {error.offset}" if error.offset else ""
+        place = f" at character {error.offset}" if error.offset else " at its end"
         raise DataError(f"--where {text!r}{place}: {error.msg}", hint=_GRAMMAR) from None
     except (ValueError, RecursionError, MemoryError):
         raise DataError(f"--where {text!r} cannot be parsed", hint=_GRAMMAR) from None
