@@ -319,3 +319,18 @@ def test_nullable_and_categorical_parquet_columns_are_plain(tmp_path):
     runs = read_runs(tmp_path / "runs.parquet", where=["optimizer == 'adamw'", "seed > 0"], require=REQUIRED)
     assert runs.frame["run_id"].tolist() == ["a", "c"]
     assert np.array_equal(runs.frame["seed"].to_numpy(), [1.0, 3.0])
+
+
+def test_a_file_too_large_to_be_a_table_is_refused_unread(tmp_path, monkeypatch):
+    path = table(tmp_path, "params,loss\n1000,3\n")
+    monkeypatch.setattr("scalecli.data.formats.MAX_FILE_BYTES", 10)
+    with pytest.raises(DataError, match="has 19 bytes; at most 10 are read"):
+        read_runs(path)
+
+
+def test_columns_that_follow_from_others_can_be_added_later(tmp_path):
+    runs = read_runs(table(tmp_path, "params,tokens\n1000,5000\n"))
+    richer = runs.with_derived(["flops", "nothing"])
+    assert richer.columns(["flops"])["flops"].tolist() == [6.0 * 1000 * 5000]
+    assert [note.code for note in richer.notes] == ["W-DERIVED"]
+    assert "flops" not in runs.frame.columns
