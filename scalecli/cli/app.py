@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from scalecli.cli import export, fit, laws, memory, plan, predict, probe, quickstart, runs, schema, validate
+from scalecli.cli import (
+    compare,
+    export,
+    fit,
+    laws,
+    memory,
+    plan,
+    predict,
+    probe,
+    quickstart,
+    runs,
+    schema,
+    validate,
+)
 from scalecli.cli.group import PANELS, ScalecliGroup
 
 app = typer.Typer(
@@ -46,6 +59,7 @@ app.add_typer(laws.app, name="laws", rich_help_panel=PANELS[2])
 app.command(rich_help_panel=PANELS[2])(fit.fit)
 app.command(rich_help_panel=PANELS[2])(predict.predict)
 app.command(rich_help_panel=PANELS[2])(validate.validate)
+app.command(rich_help_panel=PANELS[2])(compare.compare)
 app.command(rich_help_panel=PANELS[3])(plan.plan)
 app.command(rich_help_panel=PANELS[3])(memory.memory)
 app.command(rich_help_panel=PANELS[3])(export.export)

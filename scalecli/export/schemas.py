@@ -138,6 +138,51 @@ class RankingDocument(_Open):
     unusable: list[_UnusableLaw]
 
 
+class _Span(_Open):
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class _Crossover(_Span):
+    better_below: Literal["first", "second"]
+    better_above: Literal["first", "second"]
+    chance: float | None = Field(description="share of draws that cross in this direction")
+
+
+class _Multiplier(_Span):
+    at: float
+
+
+class _Exponent(_Open):
+    first: float
+    second: float
+    difference: _Span
+    p_value: float
+
+
+class _SharedExponents(_Open):
+    exponents: dict[str, _Exponent]
+    p_value: float
+
+
+class ComparisonDocument(_Open):
+    """`compare --json`; multipliers say how much more of the axis the second fit needs to match the first."""
+
+    schema_name: Literal["scalecli/comparison/1"] = Field(alias="schema")
+    first: dict[str, Any]
+    second: dict[str, Any]
+    along: str
+    range: list[float]
+    interval: float
+    crossovers: list[_Crossover]
+    chance_of_crossing: float | None
+    multipliers: list[_Multiplier]
+    target: dict[str, Any] | None
+    shared_exponents: _SharedExponents | None
+    warnings: list[Warning]
+
+
 class _Failure(_Open):
     run_id: str
     reason: str
@@ -229,6 +274,7 @@ class QuickstartDocument(_Open):
 
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
+    "comparison": ComparisonDocument,
     "fit": FitDocument,
     "law": LawDocument,
     "laws": LawsDocument,
