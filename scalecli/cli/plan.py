@@ -11,7 +11,7 @@ from scalecli.cli import options
 from scalecli.cli.memory import draw_memory
 from scalecli.cli.model import shape_of
 from scalecli.cli.render import show, span, table
-from scalecli.units import format_count
+from scalecli.units import format_count, parse_count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,8 +36,42 @@ def plan(
     fit: options.Fits = None,
     objective: Annotated[
         str,
-        typer.Option("--objective", metavar="tokens|max-extra-tokens=5%", help="What the batch is best for."),
+        typer.Option(
+            "--objective",
+            metavar="tokens|time|max-extra-tokens=5%|exchange=X",
+            help="What the batch is best for: least tokens, least time on the devices, the largest within so many "
+            "extra tokens, or a price of steps in tokens.",
+        ),
     ] = "tokens",
+    fix: Annotated[
+        str | None,
+        typer.Option(
+            "--fix", metavar="data|compute", help="Which budget published rules must be stated for."
+        ),
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="NAME=VALUE,...",
+            help="A good setting to move: batch, lr, params, tokens; also optimizer, beta1, beta2, epsilon, "
+            "weight_decay, ema_decay, width.",
+        ),
+    ] = None,
+    batch_tokens: Annotated[
+        float | None,
+        typer.Option("--batch-tokens", parser=options.quantity(parse_count), help="Plan for this batch."),
+    ] = None,
+    max_batch_tokens: Annotated[
+        float | None,
+        typer.Option("--max-batch-tokens", parser=options.quantity(parse_count), help="No larger batch."),
+    ] = None,
+    batch_schedule: Annotated[
+        str,
+        typer.Option(
+            "--batch-schedule", metavar="constant|critical", help="Let the batch follow the critical one."
+        ),
+    ] = "constant",
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
@@ -55,8 +89,13 @@ def plan(
       scalecli plan --params 7B --tokens 1.4T --fit loss.fit.json --fit landscape.fit.json --accelerator h100-80g
 
       scalecli plan --params 1B --tokens-per-param 20      (no runs at all: what published rules say, and their spread)
+
+      scalecli plan --params 7B --tokens 140B --from batch=512k,lr=3e-4,params=1B,tokens=20B      (one good setting)
     """
     from scalecli.fitters.fit import Fit
+    from scalecli.plan.batch import BatchWish
+    from scalecli.plan.moving import parse_setting
+    from scalecli.plan.objectives import parse_objective
     from scalecli.plan.plan import PlanOptions, make_plan
     from scalecli.plan.target import Wish
 
@@ -66,27 +105,20 @@ def plan(
         tokens=tokens, flops=flops, days=days, tokens_per_param=tokens_per_param, sequence_length=sequence_length,
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
     )  # fmt: skip
-    chosen = PlanOptions(interval=interval, max_extra_tokens=max_extra_tokens(objective))
+    chosen = PlanOptions(
+        interval=interval,
+        batch=BatchWish(
+            objective=options.quantity(parse_objective)(objective),
+            tokens=batch_tokens,
+            max_tokens=max_batch_tokens,
+        ),
+        setting=parse_setting(options.pairs(start, "--from")) if start else None,
+        budget=None if fix is None else options.one_of(fix, ("data", "compute"), "--fix"),
+        follow_critical=options.one_of(batch_schedule, ("constant", "critical"), "--batch-schedule")
+        == "critical",
+    )
     made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
     show(made.document(), draw_plan, as_json=as_json, out=out)
-
-
-def max_extra_tokens(objective: str) -> float | None:
-    """`max-extra-tokens=5%` as 0.05, `tokens` as None; a usage error otherwise.
-
-    >>> max_extra_tokens("max-extra-tokens=5%")
-    0.05
-    """
-    if objective == "tokens":
-        return None
-    name, _, share = objective.partition("=")
-    try:
-        fraction = float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
-    except ValueError:
-        fraction = -1.0
-    if name != "max-extra-tokens" or not fraction > 0:
-        raise typer.BadParameter("is tokens, or max-extra-tokens=5%", param_hint="--objective")
-    return fraction
 
 
 def draw_plan(document: Any) -> Iterator[RenderableType]:
@@ -99,6 +131,12 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
         yield table("What another batch size would cost", heads, map(_choice, batch["tradeoff"]))
     if document["memory"]:
         yield from draw_memory(document["memory"])
+    if len(batch["schedule"]) > 1:
+        stages = ((format_count(s["from_token"]), format_count(s["batch_tokens"])) for s in batch["schedule"])
+        yield table("Batch over training", ["from token", "batch [tokens]"], stages)
+    if document["moved"]:
+        heads = ["value", "moved to", "rule", "source", "mind"]
+        yield table("Your setting, moved", heads, map(_moved, document["moved"]))
     if document["presets"]:
         heads = ["published rule", "kind", "batch [tokens]", "learning rate", "in range", "note"]
         yield table("What published rules say here", heads, map(_preset, document["presets"]))
@@ -147,3 +185,7 @@ def _preset(preset: Any) -> tuple[object, ...]:
     said = None if batch is None else format_count(batch)
     valid = "yes" if preset["valid"] else "no"
     return preset["source"], preset["quantity"], said, preset["learning_rate"], valid, preset["note"]
+
+
+def _moved(entry: Any) -> tuple[object, ...]:
+    return entry["quantity"], span(entry), entry["rule"], entry["source"], entry["warning"]

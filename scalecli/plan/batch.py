@@ -1,59 +1,74 @@
-"""The batch: what to recommend, what other sizes would cost, and how it may grow."""
+"""The batch: what to recommend, and what other sizes would cost."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from scalecli.errors import NotIdentified, PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.document import BatchPart, Choice, Preset, Stage
-from scalecli.plan.fits import FitSet
-from scalecli.plan.loss import extra_tokens
+from scalecli.plan.critical import note_overhead
+from scalecli.plan.document import BatchPart, Choice, CriticalPart, Stage
+from scalecli.plan.efficiency import LandscapeEfficiency, has_batch
+from scalecli.plan.evidence import Evidence, folklore
+from scalecli.plan.loss import loss_gain_per_compute
+from scalecli.plan.moving import middle, move_batch
 from scalecli.plan.notes import Notes, as_interval
+from scalecli.plan.objectives import Objective, Pace, best_batch
+from scalecli.plan.rules.updates import least_updates
+from scalecli.plan.schedule import steps_of
 from scalecli.plan.target import Target
 
 # Within this share of the loss two settings count as equally good: seeds of one run differ by about as much.
 FLAT_TOLERANCE = 1e-3
 TRADEOFF_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The recommended batch before it is rounded to what a layout can run [tokens]."""
+class BatchWish:
+    """What the batch is to be best for, or what it is to be; `max_tokens` is a ceiling of the user's own."""
 
-    tokens: FitInterval | None
-    flat_range: tuple[float, float] | None
-    critical: FitInterval | None
-
-    @property
-    def value(self) -> float | None:
-        return None if self.tokens is None else self.tokens.value
+    objective: Objective = field(default_factory=Objective)
+    tokens: float | None = None
+    max_tokens: float | None = None
 
 
-def recommend_batch(
-    target: Target, fits: FitSet, presets: list[Preset], max_extra_tokens: float | None, notes: Notes
-) -> Batch:
-    """The batch size of least loss at fixed tokens, or the largest within `max_extra_tokens` of the least tokens."""
-    critical = critical_batch(fits.critical_batch, target, notes)
-    best = _from_landscape(fits.landscape, target, notes)
-    if best is None:
-        best = _from_presets(presets, notes)
-    flat = _flat_range(fits, target)
-    if max_extra_tokens is not None:
-        best = _largest_within(max_extra_tokens, best, fits, target, critical, notes)
-    if best is not None and critical is not None and best.value > critical.value:
-        notes.warn(
-            "W-BATCH-PAST-CRITICAL",
-            f"the recommended batch of {best.value:.3g} tokens is beyond the critical one of {critical.value:.3g}, "
-            "where twice the tokens are spent",
+def recommend_batch(known: Evidence, wish: BatchWish, pace: Pace | None, notes: Notes) -> FitInterval:
+    """The batch [tokens] before it is rounded to what a layout can run. Raises `PlanError` for impossible wishes."""
+    if wish.tokens is not None:
+        return _as_wished(wish.tokens, known.target, notes)
+    least = _of_least_loss(known, notes)
+    found = best_batch(wish.objective, least, known.efficiency, pace)
+    if wish.objective.goal != "tokens":
+        assert known.efficiency is not None, "these objectives rest on one"
+        notes.line(
+            "batch for the objective", found, unit="tokens", rule=f"{wish.objective}, counted from "
+            f"{known.efficiency.reference}", source=known.efficiency.source,
+        )  # fmt: skip
+    if wish.max_tokens is not None and found.value > wish.max_tokens:
+        notes.line("batch ceiling", wish.max_tokens, unit="tokens", rule="as wished", source="you")
+        return FitInterval(wish.max_tokens, wish.max_tokens, wish.max_tokens)
+    return found
+
+
+def _as_wished(tokens: float, target: Target, notes: Notes) -> FitInterval:
+    if tokens < target.sequence_length:
+        raise PlanError(
+            f"a batch of {tokens:g} tokens is less than one sequence of {target.sequence_length}",
+            hint="batches are in tokens: multiply sequences by their length",
         )
-    return Batch(tokens=best, flat_range=flat, critical=critical)
+    notes.line("batch", tokens, unit="tokens", rule="as wished", source="you")
+    return FitInterval(tokens, tokens, tokens)
 
 
-def _from_landscape(fit: Fit | None, target: Target, notes: Notes) -> FitInterval | None:
+def _of_least_loss(known: Evidence, notes: Notes) -> FitInterval:
+    return _from_landscape(known, notes) or _from_setting(known, notes) or _from_presets(known, notes)
+
+
+def _from_landscape(known: Evidence, notes: Notes) -> FitInterval | None:
+    fit, target = known.fits.landscape, known.target
     if fit is None:
         return None
     try:
@@ -62,162 +77,138 @@ def _from_landscape(fit: Fit | None, target: Target, notes: Notes) -> FitInterva
         notes.warn("W-BATCH-NOT-IDENTIFIED", error.message)
         return None
     notes.line(
-        "batch",
-        found,
-        unit="tokens",
-        rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
+        "batch", found, unit="tokens", rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
         source="fit",
-    )
+    )  # fmt: skip
     return found
 
 
-def _from_presets(presets: list[Preset], notes: Notes) -> FitInterval | None:
-    """The middle of what published optima say, with their whole spread as the interval."""
-    said = sorted(p.batch_tokens for p in presets if p.quantity == "optimum" and p.batch_tokens is not None)
-    if not said:
+def _from_setting(known: Evidence, notes: Notes) -> FitInterval | None:
+    if known.journey is None:
         return None
-    middle = math.exp(sum(math.log(b) for b in said) / len(said))
-    found = FitInterval(value=middle, low=said[0], high=said[-1])
+    rules = move_batch(known.journey)
+    found = middle(rules)
+    assert found is not None, "every rule over scale has a value"
+    interval = FitInterval(found.value, found.low, found.high)
     notes.line(
-        "batch", found, unit="tokens", rule=f"geometric mean and whole spread of {len(said)} published rules",
-        source="presets", warning="folklore until probes are run",
+        "batch", interval, unit="tokens", rule=f"your setting, moved by {len(rules)} rules: middle and whole span",
+        source="you", warning="rules, not measurements: see `moved`",
     )  # fmt: skip
+    return interval
+
+
+def _from_presets(known: Evidence, notes: Notes) -> FitInterval:
+    said = [(p.batch_tokens, p.valid) for p in known.optima if p.batch_tokens is not None]
+    found = folklore(said)
+    notes.line(
+        "batch", found.interval, unit="tokens", rule=found.rule, source="presets",
+        warning="folklore until probes are run",
+    )  # fmt: skip
+    low, high = min(said)[0], max(said)[0]
     notes.warn(
         "W-FOLKLORE",
-        f"no landscape was fitted: the batch is the middle of published rules, which here span "
-        f"{said[-1] / said[0]:.0f}×; run `scalecli probe sweep` and fit a landscape",
+        f"no landscape was fitted: the batch is the middle of published rules, which here span {high / low:.2g}×; "
+        "run `scalecli probe sweep` and fit a landscape",
     )
-    return found
+    return found.interval
 
 
-def _flat_range(fits: FitSet, target: Target) -> tuple[float, float] | None:
-    if fits.landscape is None:
+def flat_batches(fit: Fit | None, target: Target) -> tuple[float, float] | None:
+    """Batches [tokens] within 0.1 % of the least loss; None where the runs do not say."""
+    if fit is None:
         return None
-    found = fits.landscape.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).batch_tokens
+    found = fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).batch_tokens
     return None if found is None else (float(found[0]), float(found[1]))
 
 
-def critical_batch(fit: Fit | None, target: Target, notes: Notes) -> FitInterval | None:
-    """The critical batch size at the target, in the definition of the law that was fitted."""
-    if fit is None:
-        return None
-    columns = target.columns()
-    missing = [name for name in fit.law.inputs if name not in columns and name != "batch_tokens"]
-    if missing:
+def round_batch(batch_tokens: float, target: Target) -> int:
+    """Sequences a step: a multiple of the devices with at most three significant bits, at least one a device.
+
+    Such numbers (4, 5, 6, 7, 8, 10, 12, 14, 16, ...) divide into micro-batches; none is further than 1/8 away, which
+    is well inside any flat range.
+    """
+    each = max(1.0, batch_tokens / target.sequence_length / target.count)
+    step = 1 << max(0, math.floor(math.log2(each)) - 2)
+    return target.count * step * round(each / step)
+
+
+def whole_batch(batch_tokens: float, target: Target) -> int:
+    """Sequences a step nearest to a wished batch: any multiple of the devices."""
+    return max(1, round(batch_tokens / target.sequence_length / target.count)) * target.count
+
+
+def check_batch(known: Evidence, batch_tokens: int, beta2: float | None, notes: Notes) -> None:
+    """Say how far the batch that is run lies from the critical one, and warn where it leaves too few updates."""
+    note_overhead(known.critical, batch_tokens, notes)
+    steps, least = known.target.tokens / batch_tokens, least_updates(beta2)
+    if steps < least:
         notes.warn(
-            "W-CRITICAL-INPUT",
-            f"the law {fit.law.name} needs {', '.join(missing)}, which the target does not say",
+            "W-FEW-UPDATES",
+            f"the batch leaves {steps:.0f} updates, under the {least:.0f} in which second moments settle",
         )
-        return None
-    found = fit.query(lambda law: _critical_tokens(law, columns))
-    notes.line(
-        "critical batch", found, unit="tokens", rule=f"{fit.law.name}: at this batch training costs twice the tokens",
-        source="fit", warning="a critical size is a limit, not an optimum",
-    )  # fmt: skip
-    return found
 
 
-def _critical_tokens(law: Any, columns: dict[str, float]) -> Any:
-    if law.name == "critical-batch":
-        return law.B_crit
-    import numpy as np
+def tradeoff(best: float, known: Evidence, pace: Pace | None) -> list[Choice]:
+    """What a quarter to eight times the batch would cost for the loss that `best` reaches at the target's tokens."""
+    target = known.target
+    rounded = (round_batch(best * factor, target) * target.sequence_length for factor in TRADEOFF_FACTORS)
+    batches = dict.fromkeys(rounded)
+    return [_choice(batch, best, known, pace) for batch in batches]
 
-    return law.predict({name: np.array([columns[name]]) for name in law.inputs})
 
-
-def _largest_within(
-    share: float,
-    best: FitInterval | None,
-    fits: FitSet,
-    target: Target,
-    critical: FitInterval | None,
-    notes: Notes,
-) -> FitInterval:
-    """The largest batch whose extra tokens stay within `share`, by the landscape or by the hyperbola."""
-    rule = f"largest batch within {share:.1%} extra tokens"
-    if fits.landscape is not None and fits.loss is not None and best is not None:
-        low, high = best.value, best.value * 1e4
-        for _ in range(60):
-            middle = math.sqrt(low * high)
-            extra = extra_tokens_fraction(middle, fits, target)
-            low, high = (middle, high) if extra is not None and extra <= share else (low, middle)
-        scale = low / best.value
-        found = FitInterval(value=low, low=_times(best.low, scale), high=_times(best.high, scale))
-        notes.line(
-            "batch within extra tokens", found, unit="tokens", rule=rule, source="landscape and loss law"
-        )
-        return found
-    if critical is not None:
-        # E = E_min (1 + B / B_crit): McCandlish et al. 2018, equation 2.12.
-        found = FitInterval(
-            value=share * critical.value, low=_times(critical.low, share), high=_times(critical.high, share)
-        )
-        notes.line("batch within extra tokens", found, unit="tokens", rule=rule, source="mccandlish2018")
-        return found
-    raise PlanError(
-        "the extra tokens of a larger batch are not known without a fit",
-        hint="give a landscape with a loss law, or a critical-batch fit, with --fit",
+def _choice(batch_tokens: int, best: float, known: Evidence, pace: Pace | None) -> Choice:
+    efficiency, target = known.efficiency, known.target
+    extra = None if efficiency is None else efficiency.extra_tokens(batch_tokens)
+    at_best = None if efficiency is None else efficiency.extra_tokens(best)
+    more = 1.0 if extra is None or at_best is None else (1 + extra) / (1 + at_best)
+    steps = math.ceil(more * target.tokens / batch_tokens)
+    seconds = None if pace is None else pace(batch_tokens)
+    excess = efficiency.excess_loss(batch_tokens) if isinstance(efficiency, LandscapeEfficiency) else None
+    return Choice(
+        batch_tokens=batch_tokens,
+        steps=steps,
+        extra_tokens_fraction=extra,
+        excess_loss=excess,
+        excess_compute_fraction=_as_compute(excess, known),
+        learning_rate=_rate(batch_tokens, known),
+        days=None if seconds is None else steps * seconds / SECONDS_PER_DAY,
     )
 
 
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
-
-
-def extra_tokens_fraction(batch_tokens: float, fits: FitSet, target: Target) -> float | None:
-    """Tokens beyond the least for the same loss at this batch with its own best learning rate; None if unknown."""
-    if fits.landscape is None or fits.loss is None or not _has_batch(fits.landscape, target):
+def _as_compute(excess: float | None, known: Evidence) -> float | None:
+    """The compute, as a fraction, that the excess loss is worth: dL / |dL / d ln C|, exact along the slope."""
+    if excess is None or known.fits.loss is None:
         return None
-    law = fits.landscape.law
-    rate = law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens)
-    excess = float(law.excess_loss(target.params, target.tokens, batch_tokens, rate))
-    return extra_tokens(fits.loss, target, excess)
+    return math.expm1(excess / loss_gain_per_compute(known.fits.loss, known.target))
 
 
-def _has_batch(fit: Fit, target: Target) -> bool:
-    """Whether the runs determine an optimal batch at all."""
-    return fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).batch_tokens is not None
-
-
-def round_batch(batch_tokens: float, target: Target, multiple: int) -> int:
-    """Sequences a step: the nearest multiple of what the layout runs at once, at least one of it."""
-    sequences = batch_tokens / target.sequence_length
-    return max(multiple, round(sequences / multiple) * multiple)
-
-
-def tradeoff(best: float, fits: FitSet, target: Target, days: float | None) -> list[Choice]:
-    """What a quarter to eight times the batch would cost."""
-    rows = []
-    for factor in TRADEOFF_FACTORS:
-        tokens = max(1, round(best * factor / target.sequence_length)) * target.sequence_length
-        extra = extra_tokens_fraction(tokens, fits, target)
-        rate = None
-        if fits.landscape is not None and _has_batch(fits.landscape, target):
-            rate = float(fits.landscape.law.optimal_learning_rate_at(target.params, target.tokens, tokens))
-        rows.append(
-            Choice(
-                batch_tokens=tokens,
-                steps=math.ceil(target.tokens / tokens),
-                extra_tokens_fraction=extra,
-                learning_rate=rate,
-                days=None if days is None else days * (1 + (extra or 0.0)),
-            )
-        )
-    return rows
+def _rate(batch_tokens: float, known: Evidence) -> float | None:
+    """The learning rate re-tuned for this batch, where the landscape knows."""
+    fit, target = known.fits.landscape, known.target
+    if fit is None or not has_batch(fit, target):
+        return None
+    return float(fit.law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens))
 
 
 def batch_part(
-    batch: Batch, sequences: int | None, fits: FitSet, target: Target, days: float | None
+    found: FitInterval, sequences: int, stages: list[Stage], known: Evidence, pace: Pace | None
 ) -> BatchPart:
-    """The `batch` key of the plan."""
-    tokens = None if sequences is None else sequences * target.sequence_length
+    """The `batch` key of the plan; `sequences` is the batch that the layout runs."""
+    target, critical = known.target, known.critical
     return BatchPart(
-        tokens=as_interval(batch.tokens),
+        tokens=as_interval(found),
         sequences=sequences,
         sequence_length=target.sequence_length,
-        steps=None if tokens is None else math.ceil(target.tokens / tokens),
-        critical_tokens=as_interval(batch.critical),
-        flat_range_tokens=batch.flat_range,
-        tradeoff=[] if batch.value is None else tradeoff(batch.value, fits, target, days),
-        schedule=[] if tokens is None else [Stage(from_token=0, batch_tokens=tokens)],
+        steps=steps_of(stages, round(target.tokens)),
+        critical_tokens=None
+        if critical is None
+        else CriticalPart(
+            value=critical.tokens.value,
+            low=critical.tokens.low,
+            high=critical.tokens.high,
+            definition=critical.definition,
+        ),
+        flat_range_tokens=flat_batches(known.fits.landscape, target),
+        tradeoff=tradeoff(found.value, known, pace),
+        schedule=stages,
     )

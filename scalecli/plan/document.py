@@ -37,15 +37,23 @@ class TargetPart(Document):
 
 
 class Choice(Document):
-    """One row of the trade-off table: what another batch size would cost."""
+    """One row of the trade-off table: what another batch size would cost for the same loss."""
 
     batch_tokens: int
     steps: int
     extra_tokens_fraction: float | None = Field(
         description="tokens beyond the least that reach the same loss"
     )
+    excess_loss: float | None = Field(description="nats/token above the best batch at the same tokens")
+    excess_compute_fraction: float | None = Field(description="the compute that the excess loss is worth")
     learning_rate: float | None = Field(description="re-tuned for this batch size")
     days: float | None
+
+
+class CriticalPart(Interval):
+    """A limit on parallelism, not a recommendation."""
+
+    definition: str = Field(description="what is meant by critical; definitions differ by factors")
 
 
 class Stage(Document):
@@ -58,7 +66,7 @@ class BatchPart(Document):
     sequences: int | None
     sequence_length: int
     steps: int | None
-    critical_tokens: Interval | None
+    critical_tokens: CriticalPart | None
     flat_range_tokens: tuple[float, float] | None = Field(description="loss within 0.1 % of the best")
     tradeoff: list[Choice]
     schedule: list[Stage]
@@ -133,15 +141,34 @@ class CostPart(Document):
     energy_kwh: Interval | None
 
 
+Budget = Literal["data", "compute"]
+
+
 class Preset(Document):
     """What a published rule says for this target; `valid` is false outside the range it was measured in."""
 
     source: str
     quantity: Literal["optimum", "critical"]
+    budget: Budget = Field(
+        description="data: tokens varied freely; compute: along a compute-optimal frontier"
+    )
     batch_tokens: float | None
     learning_rate: float | None
     valid: bool
     note: str
+
+
+class MovedPart(Document):
+    """What one rule makes of the good setting that the plan started from; rules may disagree."""
+
+    quantity: str
+    value: float | None
+    low: float | None
+    high: float | None
+    rule: str
+    source: str
+    range: str
+    warning: str | None
 
 
 class Line(Document):
@@ -175,6 +202,7 @@ class Plan(Document):
     cost: CostPart | None
     alternatives: list[dict[str, Any]]
     presets: list[Preset]
+    moved: list[MovedPart]
     lines: list[Line]
     warnings: list[Warning]
     fits: list[dict[str, Any]]

@@ -17,10 +17,13 @@ class FitSet:
     loss: Fit | None = None
     landscape: Fit | None = None
     critical_batch: Fit | None = None
+    noise_scale: Fit | None = None
+    surge: Fit | None = None
 
     @property
     def all(self) -> list[Fit]:
-        return [fit for fit in (self.loss, self.landscape, self.critical_batch) if fit is not None]
+        every = (self.loss, self.landscape, self.critical_batch, self.noise_scale, self.surge)
+        return [fit for fit in every if fit is not None]
 
     def setups(self) -> dict[str, dict[str, Any]]:
         """What the runs of each fit held fixed, by law."""
@@ -40,11 +43,13 @@ def question(fit: Fit) -> str:
         return "landscape"
     if fit.law.name.startswith("critical-batch"):
         return "critical_batch"
+    if fit.law.name in ("noise-scale", "surge"):
+        return str(fit.law.name).replace("-", "_")
     if fit.law.output == "loss":
         return "loss"
     raise PlanError(
         f"a plan cannot use a fit of the law {fit.law.name!r}",
-        hint="give fits of a loss law, a landscape or a critical batch size",
+        hint="give fits of a loss law, a landscape, a critical batch size, a noise scale or a surge",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
+from scalecli.fitters.law import Array
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
 
@@ -46,24 +46,23 @@ def predict_loss(fit: Fit | None, target: Target, level: float, notes: Notes) ->
     return value
 
 
+def loss_at(law: Any, target: Target, *, size_factor: float = 1.0, tokens_factor: float = 1.0) -> Array:
+    """Loss [nats/token] of the target made larger and trained longer by these factors; (1,), or (draws, 1)."""
+    columns = dict(target.columns())
+    for name in ("params", "params_active", "params_non_embedding"):
+        columns[name] *= size_factor
+    for name in ("tokens", "unique_tokens"):
+        columns[name] *= tokens_factor
+    columns["flops"] *= size_factor * tokens_factor
+    predicted: Array = law.predict({name: np.array([columns[name]]) for name in law.inputs})
+    return predicted
+
+
 def loss_gain_per_compute(fit: Fit, target: Target, step: float = 1e-3) -> float:
     """-dL/d ln C along constant tokens a parameter [nats a factor e of compute], by a central difference."""
-    columns = target.columns()
-
-    def at(change: float) -> float:
-        moved = dict(columns)
-        for name, power in (
-            ("params", 0.5),
-            ("params_active", 0.5),
-            ("params_non_embedding", 0.5),
-            ("tokens", 0.5),
-        ):
-            moved[name] = columns[name] * np.exp(power * change)
-        moved["flops"] = columns["flops"] * np.exp(change)
-        moved["unique_tokens"] = moved["tokens"]
-        return float(fit.law.predict({name: np.array([moved[name]]) for name in fit.law.inputs})[0])
-
-    return -(at(step) - at(-step)) / (2 * step)
+    ends = [np.exp(sign * step / 2) for sign in (-1, 1)]
+    low, high = (loss_at(fit.law, target, size_factor=end, tokens_factor=end).item() for end in ends)
+    return float(low - high) / (2 * step)
 
 
 def extra_tokens(fit: Fit, target: Target, excess: float) -> float | None:
@@ -71,13 +70,9 @@ def extra_tokens(fit: Fit, target: Target, excess: float) -> float | None:
 
     Solves L(N, D (1 + x)) = L(N, D) - excess by bisection on log(1 + x), up to a thousandfold of tokens.
     """
-    columns: Mapping[str, float] = target.columns()
 
     def loss(log_factor: float) -> float:
-        factor = np.exp(log_factor)
-        moved = {**columns, "tokens": columns["tokens"] * factor, "unique_tokens": columns["tokens"] * factor}
-        moved["flops"] = columns["flops"] * factor
-        return float(fit.law.predict({name: np.array([moved[name]]) for name in fit.law.inputs})[0])
+        return loss_at(fit.law, target, tokens_factor=np.exp(log_factor)).item()
 
     wanted, low, high = loss(0.0) - excess, 0.0, np.log(1e3)
     if loss(high) > wanted:

@@ -137,6 +137,13 @@ def rate_over_batch(journey: Journey, learning_rate: float, batch_tokens: float)
     return [rule for rule in rules if rule.quantity == "learning_rate"]
 
 
+def report(journey: Journey, batch_tokens: float) -> list[Moved]:
+    """Every rule's answer at the batch that is run, for the plan's `moved`."""
+    found, rules = move_rate(journey, batch_tokens)
+    rate = journey.setting.learning_rate if found is None else found.value
+    return [*move_batch(journey), *rules, *companions(journey, batch_tokens, rate)]
+
+
 def companions(journey: Journey, batch_tokens: float, learning_rate: float) -> list[Moved]:
     """What has to move with batch and rate: decays, epsilon, weight decay; and the tokens for as many updates."""
     setting, target = journey.setting, journey.target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -12,27 +12,37 @@ from scalecli.accounting.memory import Recipe
 from scalecli.data.catalogue import Accelerator, accelerator
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.batch import batch_part, recommend_batch, round_batch
+from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, round_batch, whole_batch
 from scalecli.plan.cost import FLOP_COUNT, plan_cost
-from scalecli.plan.document import SCHEMA, CostPart, MemoryPart, Plan, TargetPart
+from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, TargetPart
+from scalecli.plan.evidence import gather
 from scalecli.plan.fits import fit_set
 from scalecli.plan.learning_rate import rate_part, recommend_rate
 from scalecli.plan.loss import predict_loss
 from scalecli.plan.memory import MemoryPlan, plan_memory
+from scalecli.plan.moving import report
 from scalecli.plan.notes import Notes, as_interval
-from scalecli.plan.presets import presets_for
-from scalecli.plan.recipe import choose_optimizer, choose_schedule
+from scalecli.plan.pace import pace_on
+from scalecli.plan.recipe import choose_optimizer, choose_schedule, optimizer_name
+from scalecli.plan.rules.setting import Setting
+from scalecli.plan.schedule import plan_stages
 from scalecli.plan.setup import check_setup
 from scalecli.plan.target import Target, Wish, resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """How to choose where there is a choice."""
+    """How to choose where there is a choice.
+
+    `setting` is one that was found good, to be moved to the target; `budget` keeps published rules to those for
+    fixed data or fixed compute; `follow_critical` lets the batch follow the critical one over training.
+    """
 
     interval: float = 0.9
-    max_extra_tokens: float | None = None
-    """Take the largest batch within this fraction of extra tokens, instead of the one of least tokens."""
+    batch: BatchWish = field(default_factory=BatchWish)
+    setting: Setting | None = None
+    budget: Budget | None = None
+    follow_critical: bool = False
 
 
 def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
@@ -41,45 +51,55 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     Raises `PlanError` for wishes that contradict themselves, `UnknownAccelerator`, and `DoesNotFit` when no layout of
     the named devices holds the model.
     """
-    notes, known = Notes(), fit_set(fits)
+    notes, fitted = Notes(), fit_set(fits)
     device = None if wish.accelerator is None else accelerator(wish.accelerator, wish.accelerators)
-    setup = known.setup()
-    optimizer = choose_optimizer(setup, wish.optimizer, notes)
-    target = resolve(wish, known.loss, device, training_recipe(optimizer.name), notes)
-    check_setup(known.setups(), {"optimizer": wish.optimizer}, target, notes)
-    loss = predict_loss(known.loss, target, options.interval, notes)
-    presets = presets_for(target, None if loss is None else loss.value)
-    batch = recommend_batch(target, known, presets, options.max_extra_tokens, notes)
-    sequences = None if batch.value is None else round_batch(batch.value, target, target.count)
-    batch_tokens = None if sequences is None else sequences * target.sequence_length
-    peak = None
-    if batch_tokens is not None:
-        peak = recommend_rate(target, batch_tokens, known.landscape, presets, notes)
-    schedule = choose_schedule(setup, target, notes)
-    layout = _layout(target, sequences, optimizer.name, device, notes)
+    setup = fitted.setup()
+    optimizer = optimizer_name(setup, wish.optimizer)
+    recipe = training_recipe(optimizer)
+    target = resolve(wish, fitted.loss, device, recipe, notes)
+    check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
+    loss = predict_loss(fitted.loss, target, options.interval, notes)
+    known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
+    pace = pace_on(device, target, recipe)
+    found = recommend_batch(known, options.batch, pace, notes)
+    rounded = round_batch if options.batch.tokens is None else whole_batch
+    sequences = rounded(found.value, target)
+    layout = _layout(target, sequences, optimizer, device, notes)
     cost = _cost(target, device, layout, notes)
-    for fit in known.all:
+    batch_tokens = sequences * target.sequence_length
+    peak = recommend_rate(known, batch_tokens, notes)
+    moved = [] if known.journey is None else report(known.journey, batch_tokens)
+    settings = choose_optimizer(optimizer, setup, moved, notes)
+    check_batch(known, batch_tokens, settings.beta2, notes)
+    stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
+    for fit in fitted.all:
         notes.adopt(fit.document()["warnings"], fit.law.name)
     return Plan(
         schema=SCHEMA,
         target=_target_part(target),
-        batch=batch_part(batch, sequences, known, target, None if cost is None else cost.days.value),
-        learning_rate=rate_part(peak, schedule, target, known.landscape, setup),
-        optimizer=optimizer,
+        batch=batch_part(found, sequences, stages, known, pace),
+        learning_rate=rate_part(peak, choose_schedule(setup, target, notes), target, fitted.landscape, setup),
+        optimizer=settings,
         loss=as_interval(loss),
         memory=MemoryPart.model_validate(layout.part),
         cost=cost,
         alternatives=[choice.summary() for choice in layout.alternatives],
-        presets=presets,
+        presets=list(known.presets),
+        moved=[MovedPart(**asdict(entry)) for entry in moved],
         lines=notes.lines,
         warnings=notes.warnings,
-        fits=[_fit_part(fit) for fit in known.all],
+        fits=[_fit_part(fit) for fit in fitted.all],
         provenance={
             "versions": {"scalecli": __version__},
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "options": asdict(options),
         },
     )
+
+
+def _unit(layout: MemoryPlan, target: Target) -> int:
+    """Tokens that the layout trains on at once: every batch is a multiple of it."""
+    return int(layout.part["micro_batch_sequences"] * layout.part["data_parallel"] * target.sequence_length)
 
 
 def training_recipe(optimizer: str) -> Recipe:
@@ -100,7 +120,7 @@ def _target_part(target: Target) -> TargetPart:
 
 
 def _layout(
-    target: Target, sequences: int | None, optimizer: str, device: Accelerator | None, notes: Notes
+    target: Target, sequences: int, optimizer: str, device: Accelerator | None, notes: Notes
 ) -> MemoryPlan:
     """The fastest layout that fits on the named devices; without any, one device that holds it all."""
     found = plan_memory(

@@ -60,6 +60,7 @@ def _preset(
     return Preset(
         source=name,
         quantity=quantity,
+        budget="data" if any("tokens" in published_inputs(record) for record in records) else "compute",
         batch_tokens=said.get("batch_tokens"),
         learning_rate=said.get("learning_rate"),
         valid=all(record.covers(columns) for record in records),

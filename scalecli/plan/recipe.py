@@ -5,12 +5,13 @@ Without probes they are one published recipe, and every line says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scalecli.plan.document import OptimizerPart
 from scalecli.plan.notes import Notes
+from scalecli.plan.rules.moved import Moved
 from scalecli.plan.target import Target
 
 # Touvron et al. 2023 (2302.13971), section 2.2: AdamW and clipping of the LLaMA models.
@@ -21,6 +22,7 @@ PUBLISHED_OPTIMIZER: Mapping[str, Any] = {
 PUBLISHED_SCHEDULE: Mapping[str, Any] = {
     "schedule": "linear", "warmup_fraction": 0.1, "final_learning_rate_fraction": 0.0, "decay_fraction": 0.9,
 }  # fmt: skip
+MOVABLE = ("beta1", "beta2", "epsilon", "weight_decay", "ema_decay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,23 +35,31 @@ class Schedule:
     final: float
 
 
-def choose_optimizer(setup: Mapping[str, Any], wished: str | None, notes: Notes) -> OptimizerPart:
-    """The optimizer and its settings, each a line of the plan. A wished optimizer wins over that of the runs."""
-    chosen: dict[str, Any] = {}
-    if wished is not None:
-        setup = {**setup, "optimizer": wished}
-    for name, published in PUBLISHED_OPTIMIZER.items():
-        chosen[name] = _setting(name, setup.get(name), published, "touvron2023", notes)
-    ema_decay = setup.get("ema_decay")
-    return OptimizerPart(
-        name=chosen["optimizer"],
-        beta1=chosen["beta1"],
-        beta2=chosen["beta2"],
-        weight_decay=chosen["weight_decay"],
-        epsilon=chosen["epsilon"],
-        grad_clip=chosen["grad_clip"],
-        ema_decay=ema_decay,
+def optimizer_name(setup: Mapping[str, Any], wished: str | None) -> str:
+    """The wished optimizer, else that of the runs, else of the published recipe."""
+    return str(wished or setup.get("optimizer") or PUBLISHED_OPTIMIZER["optimizer"])
+
+
+def choose_optimizer(
+    name: str, setup: Mapping[str, Any], moved: Sequence[Moved], notes: Notes
+) -> OptimizerPart:
+    """The optimizer's settings, each a line of the plan: of the runs, else of the moved setting, else published.
+
+    Of several rules for one value the first in `moved` counts; all stand in the plan.
+    """
+    known = dict(setup)
+    for entry in moved:
+        if entry.quantity in MOVABLE and entry.value is not None and known.get(entry.quantity) is None:
+            known[entry.quantity] = entry
+    chosen = {
+        key: _setting(key, known.get(key), published, "touvron2023", notes)
+        for key, published in PUBLISHED_OPTIMIZER.items()
+        if key != "optimizer"
+    }
+    chosen["ema_decay"] = (
+        _setting("ema_decay", known["ema_decay"], None, "", notes) if "ema_decay" in known else None
     )
+    return OptimizerPart(name=name, **chosen)
 
 
 def choose_schedule(setup: Mapping[str, Any], target: Target, notes: Notes) -> Schedule:
@@ -69,18 +79,14 @@ def choose_schedule(setup: Mapping[str, Any], target: Target, notes: Notes) -> S
     )
 
 
-def _setting(name: str, measured: Any, published: Any, source: str, notes: Notes) -> Any:
-    if measured is not None:
-        notes.line(
-            name, measured, unit="", rule="what the runs held fixed; the optimum holds for it", source="runs"
-        )
-        return measured
-    notes.line(
-        name,
-        published,
-        unit="",
-        rule="a published recipe",
-        source=source,
-        warning="not measured by the runs of any fit",
-    )
+def _setting(name: str, known: Any, published: Any, source: str, notes: Notes) -> Any:
+    if isinstance(known, Moved):
+        notes.line(name, known.value, unit="", rule=known.rule, source=known.source, warning=known.warning)
+        return known.value
+    if known is not None:
+        rule = "what the runs held fixed; the optimum holds for it"
+        notes.line(name, known, unit="", rule=rule, source="runs")
+        return known
+    warning = "not measured by the runs of any fit"
+    notes.line(name, published, unit="", rule="a published recipe", source=source, warning=warning)
     return published

@@ -174,7 +174,6 @@ def test_timescale_power_law_at_twenty_tokens_a_parameter() -> None:
     assert moved.value is not None
     ratio = timescale(5e5, 3e-4, 0.1, 2e10) / timescale(5e5, 3e-4, moved.value, 3.2e11)
     assert ratio == pytest.approx(16**0.527)
-    assert moved.warning is not None  # from a secondary source
 
 
 def test_without_weight_decay_nothing_is_moved() -> None:
@@ -185,7 +184,7 @@ def test_without_weight_decay_nothing_is_moved() -> None:
 
 def test_width_keeps_rate_times_decay_of_hidden_matrices() -> None:
     moved = {entry.quantity: entry.value for entry in width_transfer(SETTING, 4096)}
-    assert moved["learning_rate"] == 3e-4
+    assert moved["learning_rate_vectors"] == 3e-4
     assert moved["learning_rate_hidden"] == pytest.approx(3e-4 / 4)
     assert moved["learning_rate_hidden"] * moved["weight_decay_hidden"] == pytest.approx(3e-4 * 0.1)  # type: ignore[operator]
     assert [group.multiplier for group in width_groups(1024, 4096)] == [1.0, 0.25, 1.0]

@@ -30,7 +30,7 @@ def width_transfer(setting: Setting, to_width: float) -> list[Moved]:
     assert setting.width is not None, "the caller knows the width of the setting"
     ratio = to_width / setting.width
     moved = [
-        _moved("learning_rate", setting.learning_rate, "muP: embeddings and vectors keep the rate"),
+        _moved("learning_rate_vectors", setting.learning_rate, "muP: embeddings and vectors keep the rate"),
         _moved("learning_rate_hidden", setting.learning_rate / ratio, "muP: hidden matrices ∝ 1/width"),
     ]
     if setting.weight_decay:

@@ -1,0 +1,35 @@
+"""Whether the runs behind a fit were trained the way the target will be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scalecli.plan.notes import Notes
+from scalecli.plan.target import Target
+
+# An optimum moves when one of these does; the optimum found for one is not a statement about another.
+COMPARED = ("tokenizer", "optimizer", "schedule", "loss_kind", "parametrization")
+
+
+def check_setup(
+    setups: Mapping[str, Mapping[str, Any]], wished: Mapping[str, Any], target: Target, notes: Notes
+) -> None:
+    """Warn where fits disagree with one another, with the wish, or with the target's sequence length.
+
+    `setups` is the recipe that each fit's runs held fixed, by the fit's law.
+    """
+    for name in COMPARED:
+        said = {law: setup[name] for law, setup in setups.items() if setup.get(name) is not None}
+        if wished.get(name) is not None:
+            said["the target"] = wished[name]
+        if len(set(said.values())) > 1:
+            listed = ", ".join(f"{law}: {value}" for law, value in said.items())
+            notes.warn("W-SETUP-MISMATCH", f"{name} differs ({listed}): optima and losses do not carry over")
+    for law, setup in setups.items():
+        length = setup.get("sequence_length")
+        if length is not None and length != target.sequence_length:
+            notes.warn(
+                "W-SEQUENCE-LENGTH",
+                f"the runs of {law} had sequences of {length:g} tokens, the target has {target.sequence_length}",
+            )
