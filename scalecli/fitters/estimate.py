@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scalecli.errors import FitError
-from scalecli.fitters.law import Array, EstimatedLaw, with_values
+from scalecli.fitters.law import Array, EstimatedLaw, GridLaw, with_values
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.problem import Data, Indices, Targets, expand
 from scalecli.fitters.resample import Clusters
@@ -88,6 +88,9 @@ class Estimate:
 
     def draws(self, count: int, rng: np.random.Generator) -> Array:
         """Bootstrap draws of the raw parameters, (count, parameters); those without an answer are NaN."""
+        if isinstance(self.law, GridLaw):
+            counts = self.clusters.counts(count, rng)[:, self.clusters.label]
+            return self.law.draws(self.data.x, self.data.y, self.data.weights, counts, rng)
         if self.solution is None:
             return self.reweighted(self.clusters.counts(count, rng)[:, self.clusters.label])
         if count * self.data.rows > MOST_CELLS:

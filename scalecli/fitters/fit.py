@@ -33,6 +33,7 @@ from scalecli.fitters.law import (
     Array,
     Columns,
     EstimatedLaw,
+    GridLaw,
     parameters,
     required_columns,
     scalar_of,
@@ -223,7 +224,8 @@ def fit_law(
     draw_random, noise_random, cut_random = map(
         np.random.default_rng, np.random.SeedSequence(options.seed).spawn(3)
     )
-    fitted = estimate(law, data, Clusters.of(groups, len(y)), method)
+    labels = law.clusters(columns) if isinstance(law, GridLaw) else groups
+    fitted = estimate(law, data, Clusters.of(labels, len(y)), method)
     drawn = fitted.draws(options.draws, draw_random)
     draws = drawn[np.isfinite(drawn).all(1)]
     multiplier, validation = calibrate(fitted, options.interval, cut_random)

@@ -14,6 +14,7 @@ from scalecli.fitters.law import (
     Array,
     Columns,
     EstimatedLaw,
+    GridLaw,
     PowerSum,
     measured_column,
     names,
@@ -53,7 +54,7 @@ def check_runs(law: type[Any], x: Columns, y: Array, pinned: Collection[str]) ->
     _check_values(law, x, y)
     _check_count(law, x, y, pinned)
     if isinstance(law, EstimatedLaw):
-        return []
+        return law.notices(x, y) if isinstance(law, GridLaw) else []
     notices = list(_few_levels(law, x)) if not pinned else []
     return notices + list(_tied_columns(law, x, pinned))
 

@@ -9,7 +9,8 @@ Laws inherit from nothing. What the solver may rely on beyond `Law` is declared 
 - `PowerSum`: the prediction is a sum of `Term`s (scale x column powers); solved by the exact, fastest path;
 - `PartlyLinear`: the prediction is linear in some parameters once the others are known; these are then
   eliminated while the rest are searched (variable projection);
-- `EstimatedLaw`: not a minimum over rows at all but the outcome of a procedure.
+- `EstimatedLaw`: not a minimum over rows at all but the outcome of a procedure;
+- `GridLaw`: an estimated law that knows which rows share an error, and brings its own draws and warnings.
 
 A law that declares none of these is searched from starts spread over `Param.start`.
 """
@@ -19,10 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, ClassVar, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scalecli.fitters.identify import Notice
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
@@ -124,6 +128,27 @@ def measured_column(law: type[Any]) -> str:
 def required_columns(law: type[Any]) -> tuple[str, ...]:
     """The run columns that fitting the law takes, besides the measured one."""
     return tuple(law.required) if isinstance(law, EstimatedLaw) else tuple(law.inputs)
+
+
+@runtime_checkable
+class GridLaw(Protocol):
+    """An estimated law over settings that several runs share, and with them an error.
+
+    `clusters` numbers the setting of each row, whatever column the user groups by. `draws` are its bootstrap, from
+    row weights (rows,) and how often each row's setting was drawn, `counts` (draws, rows). `notices` are
+    what makes these runs weak for this law.
+    """
+
+    @classmethod
+    def clusters(cls, x: Columns) -> NDArray[np.intp]: ...
+
+    @classmethod
+    def draws(
+        cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator
+    ) -> Array: ...
+
+    @classmethod
+    def notices(cls, x: Columns, y: Array) -> list[Notice]: ...
 
 
 L = TypeVar("L")

@@ -11,14 +11,17 @@ from scalecli.fitters.landscape.regression import HUBER
 from scalecli.fitters.law import Array
 
 Model = Callable[[Array], tuple[Array, Array]]
-"""Parameters (draws, p) -> values (draws, rows) and derivatives (draws, rows, p)."""
+"""Parameters (draws, p) -> values (draws, rows) and derivatives (draws, p, rows)."""
 
 BLOCK = 400_000
 """Elements of a Jacobian block: larger ones leave the processor's cache and take longer."""
 
 STEPS = 60
-TOLERANCE = 1e-9
-"""A draw rests when a step improves its objective by less than this fraction."""
+CONVERGED = 1e-9
+"""A search rests when a step improves its objective by less than this fraction."""
+
+ROUGHLY = 1e-3
+"""The same for draws that start at the point estimate: their spread is then right to a few per cent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Problem:
     prior: Prior
 
 
-def minimise(problem: Problem, y: Array, start: Array, weights: Array) -> tuple[Array, Array]:
+def minimise(
+    problem: Problem, y: Array, start: Array, weights: Array, tolerance: float = CONVERGED
+) -> tuple[Array, Array]:
     """Parameters (draws, p) and objective (draws,) from `start` (draws, p) under `weights` (draws, rows).
 
     `y` is (rows,) or (draws, rows).
@@ -60,11 +65,13 @@ def minimise(problem: Problem, y: Array, start: Array, weights: Array) -> tuple[
     y = np.broadcast_to(y, weights.shape)
     size = max(1, BLOCK // (weights.shape[1] * start.shape[1]))
     parts = [slice(i, i + size) for i in range(0, len(start), size)]
-    blocks = [_minimise_block(problem, y[part], start[part], weights[part]) for part in parts]
+    blocks = [_minimise_block(problem, y[part], start[part], weights[part], tolerance) for part in parts]
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
-def _minimise_block(problem: Problem, y: Array, start: Array, weights: Array) -> tuple[Array, Array]:
+def _minimise_block(
+    problem: Problem, y: Array, start: Array, weights: Array, tolerance: float
+) -> tuple[Array, Array]:
     theta = start.copy()
     value, jacobian = problem.model(theta)
     offset = _offsets(problem, y - value, weights)
@@ -81,13 +88,13 @@ def _minimise_block(problem: Problem, y: Array, start: Array, weights: Array) ->
             )
         better = new_cost < cost[active]
         gain = np.where(better, cost[active] - new_cost, 0.0)
-        resting = np.where(better, gain <= TOLERANCE * cost[active], damping[active] > 1e8)
+        resting = np.where(better, gain <= tolerance * cost[active], damping[active] > 1e8)
         theta[active[better]], offset[active[better]] = tried[better], moved[better]
         cost[active[better]] = new_cost[better]
         damping[active] *= np.where(better, 0.2, 8.0)
-        value = np.where(better[:, None], new_value, value)[~resting]
-        jacobian = np.where(better[:, None, None], new_jacobian, jacobian)[~resting]
-        active = active[~resting]
+        value[better], jacobian[better] = new_value[better], new_jacobian[better]
+        if resting.any():
+            value, jacobian, active = value[~resting], jacobian[~resting], active[~resting]
         if not active.size:
             break
     return theta, cost
@@ -98,21 +105,23 @@ def _step(
 ) -> tuple[Array, Array]:
     """Steps of the parameters (draws, p) and of the offsets (draws, labels)."""
     robust = weights * _reweight(residual, problem.noise) / problem.noise**2
-    weighted = jacobian * (robust[..., None] * problem.prior.free)
+    jacobian = jacobian * problem.prior.free[:, None]
+    weighted = jacobian * robust[:, None]
     total = robust @ problem.labels + 1e-300
-    mean_jacobian = np.matmul(problem.labels.T, weighted) / total[..., None]
+    sums = np.matmul(weighted, problem.labels)
+    mean_jacobian = sums / total[:, None]
     mean_residual = (robust * residual) @ problem.labels / total
-    normal = np.matmul(np.swapaxes(weighted, 1, 2), jacobian * problem.prior.free)
-    normal -= np.matmul(np.swapaxes(mean_jacobian * total[..., None], 1, 2), mean_jacobian)
-    slope = np.matmul(np.swapaxes(weighted, 1, 2), residual[..., None])[..., 0]
-    slope -= np.matmul(np.swapaxes(mean_jacobian * total[..., None], 1, 2), mean_residual[..., None])[..., 0]
+    normal = np.matmul(weighted, np.swapaxes(jacobian, 1, 2))
+    normal -= np.matmul(sums, np.swapaxes(mean_jacobian, 1, 2))
+    slope = np.matmul(weighted, residual[..., None])[..., 0]
+    slope -= np.matmul(sums, mean_residual[..., None])[..., 0]
     slope -= problem.prior.precision * (theta - problem.prior.mean)
     identity = np.eye(theta.shape[1])
     normal += identity * (problem.prior.precision + (1.0 - problem.prior.free))
     curvature = np.einsum("dii->di", normal)
     normal = normal + identity * (damping[:, None, None] * curvature[:, None, :] + 1e-12)
     step = np.linalg.solve(normal, (slope * problem.prior.free)[..., None])[..., 0]
-    shift = mean_residual - np.matmul(mean_jacobian, step[..., None])[..., 0]
+    shift = mean_residual - np.matmul(step[:, None], mean_jacobian)[:, 0]
     return step, shift
 
 

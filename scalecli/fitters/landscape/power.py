@@ -28,3 +28,9 @@ def fit_power_law(settings: Settings, log_value: Array, weights: Array, *, free_
     c[:, 0] -= c[:, 1] * settings.log_params.mean() + c[:, 2] * settings.log_tokens.mean()
     c[weights.sum(axis=1) == 0] = np.nan
     return c
+
+
+def used_batch(settings: Settings, draws: int) -> Array:
+    """The power law through the batches that were used, for grids that do not say which is best: (draws, 3)."""
+    used = np.bincount(settings.label, settings.log_batch) / np.bincount(settings.label)
+    return np.tile(fit_power_law(settings, used[None], np.ones((1, settings.count))), (draws, 1))

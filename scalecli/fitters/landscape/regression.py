@@ -44,6 +44,7 @@ def scale(residual: Array, weights: Array) -> Array:
     size = np.abs(residual)
     order = np.argsort(size, axis=1)
     below = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-    middle = np.argmax(below >= 0.5 * below[:, -1:], axis=1)[:, None]
+    # a hair below one half: with equal weights the order of summing must not choose between two rows
+    middle = np.argmax(below >= (0.5 - 1e-9) * below[:, -1:], axis=1)[:, None]
     median = np.take_along_axis(size, np.take_along_axis(order, middle, axis=1), axis=1)
     return np.maximum(median / 0.6745, FLOOR)

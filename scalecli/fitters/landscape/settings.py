@@ -13,7 +13,7 @@ from scalecli.fitters.law import Array, Columns
 WINDOW = 0.15
 """Rows further above their setting's best than this say nothing about its optimum [nats/token]."""
 
-SOFTNESS = 0.05
+SOFTNESS = 0.02
 """Distance above the best at which a row's weight has fallen to 1/e [nats/token]."""
 
 ROUNDING = 0.05
@@ -67,7 +67,7 @@ def group_settings(x: Columns, y: Array) -> Settings:
     """
     if y.size < 5:
         raise TooFewRuns(f"a landscape needs at least 5 finished runs, there are {y.size}", hint=_SWEEP)
-    label = _labels(np.log(x["params"]), np.log(x["tokens"]))
+    label = label_settings(x)
     count = int(label.max()) + 1
     log_rate = np.log(x["learning_rate"])
     if max(np.unique(log_rate[label == s]).size for s in range(count)) < 2:
@@ -88,8 +88,9 @@ def group_settings(x: Columns, y: Array) -> Settings:
 _SWEEP = "scalecli probe sweep with several --learning-rate and --batch-tokens at every size"
 
 
-def _labels(log_params: Array, log_tokens: Array) -> NDArray[np.intp]:
-    """Setting numbers, ordered by params, then tokens."""
+def label_settings(x: Columns) -> NDArray[np.intp]:
+    """Setting numbers (rows,), ordered by params, then tokens."""
+    log_params, log_tokens = np.log(x["params"]), np.log(x["tokens"])
     order = np.lexsort((log_tokens, np.round(log_params, 9)))
     new_size = np.abs(np.diff(log_params[order])) > 1e-9
     new_length = np.diff(log_tokens[order]) > np.log1p(ROUNDING)

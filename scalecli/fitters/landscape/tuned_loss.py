@@ -34,7 +34,7 @@ def fit_tuned_loss(settings: Settings, loss: Array, weights: Array) -> Array:
             np.exp(theta[:, 3:4] - theta[:, 4:5] * tokens),
         )
         total = floor + size + data
-        slopes = np.stack([floor, size, -size * params, data, -data * tokens], axis=-1) / total[..., None]
+        slopes = np.stack([floor, size, -size * params, data, -data * tokens], axis=1) / total[:, None]
         return np.log(total), slopes
 
     target = np.log(loss)

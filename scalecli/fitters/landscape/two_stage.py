@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scalecli.errors import NoOptimum
-from scalecli.fitters.landscape.power import fit_power_law
+from scalecli.fitters.landscape.power import fit_power_law, used_batch
 from scalecli.fitters.landscape.settings import Settings
 from scalecli.fitters.landscape.tuned_loss import fit_tuned_loss
 from scalecli.fitters.landscape.vertex import Vertices, find_vertices
@@ -24,14 +24,13 @@ def two_stage(settings: Settings, weights: Array) -> Array:
             hint="add learning rates (and batches) beyond the best run of each setting: scalecli design",
         )
     share = _setting_weights(settings, weights)
-    if np.isnan(vertices.log_batch).all():
-        used = np.bincount(settings.label, settings.log_batch) / np.bincount(settings.label)
-        located, log_batch = np.isfinite(vertices.log_rate), np.broadcast_to(used, share.shape)
-    else:
-        located, log_batch = np.isfinite(vertices.log_batch), vertices.log_batch
+    batch_open = np.isnan(vertices.log_batch).all()
+    located = np.isfinite(vertices.log_rate if batch_open else vertices.log_batch)
     share = np.where(located, share, 0.0)
     rate = fit_power_law(settings, np.where(located, vertices.log_rate, np.nan), share)
-    batch = fit_power_law(settings, log_batch, share)
+    batch = used_batch(settings, len(share))
+    if not batch_open:
+        batch = fit_power_law(settings, vertices.log_batch, share)
     loss = fit_tuned_loss(settings, np.where(located, vertices.loss, np.nan), share)
     curvature = _mean_curvature(vertices, share)
     raw = np.concatenate(

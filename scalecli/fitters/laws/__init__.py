@@ -34,6 +34,7 @@ from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
 from scalecli.fitters.laws.kaplan import Kaplan
 from scalecli.fitters.laws.kaplan_steps import KaplanSteps
+from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 from scalecli.fitters.laws.multi_power import MultiPower
 from scalecli.fitters.laws.noise_scale import NoiseScale
@@ -62,6 +63,7 @@ LAWS: tuple[type[Any], ...] = (
     IsoFlopCubic,
     Kaplan,
     KaplanSteps,
+    Landscape,
     LandscapeTwoStage,
     MultiPower,
     NoiseScale,

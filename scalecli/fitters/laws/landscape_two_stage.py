@@ -8,10 +8,14 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from scalecli.errors import NotIdentified
+from scalecli.fitters.identify import Notice
 from scalecli.fitters.landscape.flat_range import FlatRange
-from scalecli.fitters.landscape.settings import group_settings
+from scalecli.fitters.landscape.settings import group_settings, label_settings
+from scalecli.fitters.landscape.survey import settings_notices
 from scalecli.fitters.landscape.two_stage import two_stage
+from scalecli.fitters.landscape.widen import widen
 from scalecli.fitters.law import Array, Columns, Param
+from scalecli.fitters.problem import Indices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,3 +154,19 @@ class LandscapeTwoStage:
     def estimate(cls, x: Columns, y: Array, weights: Array) -> Array:
         """Vertex per setting, then power laws through them. `NoOptimum` when no setting has a vertex."""
         return two_stage(group_settings(x, y), weights)
+
+    @classmethod
+    def clusters(cls, x: Columns) -> Indices:
+        """Runs of one (params, tokens) setting share its error."""
+        return label_settings(x)
+
+    @classmethod
+    def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
+        """A resample of settings for every row of `counts`, widened to what extrapolations are off by."""
+        settings = group_settings(x, y)
+        point = two_stage(settings, weights[None])[0]
+        return widen(cls, two_stage(settings, weights * counts), point, settings.count)
+
+    @classmethod
+    def notices(cls, x: Columns, y: Array) -> list[Notice]:
+        return settings_notices(x, y)

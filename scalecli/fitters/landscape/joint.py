@@ -1,0 +1,128 @@
+"""Both joint forms fitted to one grid, and the recommendation: the geometric mean of their optima."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalecli.fitters.landscape.basin import Basin
+from scalecli.fitters.landscape.exponentials import Exponentials, around
+from scalecli.fitters.landscape.form import FittedForm, fit_form, refit
+from scalecli.fitters.landscape.grid import OFF, Grid, Optimum
+from scalecli.fitters.landscape.power import fit_power_law
+from scalecli.fitters.landscape.settings import Settings
+from scalecli.fitters.law import Array, values, with_values
+
+CLOSE = 0.01
+"""Runs this far above the best still pull at the first guess of the optimum [nats/token]."""
+
+TRUST = 4
+"""Weights fall with this power of a form's residuals. Noise is common to both forms, so that what differs is
+misfit; on synthetic grids the fourth power was a little better than the second, and both than equal weights."""
+
+NO_BATCH_BASIN = frozenset({"batch", "batch_params", "batch_tokens", "cross", "deep"})
+NO_BATCH_TERMS = frozenset(
+    {f"{axis}_coarse" for axis in ("level", "params", "tokens", "rate", "batch")}
+    | {"batch_slow", "batch_hot"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one grid is fitted.
+
+    `held` are basin parameters held at zero; `batch` says whether the batch's optimum is looked for.
+    """
+
+    held: frozenset[str] = frozenset()
+    batch: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JointFit:
+    recipe: Recipe
+    grid: Grid
+    basin: FittedForm[Basin]
+    exponentials: FittedForm[Exponentials]
+
+    @property
+    def basin_share(self) -> float:
+        """The basin's weight: one half where both forms fit alike, more where the other misfits more."""
+        basin, other = self.basin.noise**TRUST, self.exponentials.noise**TRUST
+        return other / (basin + other)
+
+    def optimum(self, shift: Array | float = 0.0) -> Optimum:
+        """The weighted geometric mean of both; the basin's alone for draws in which the other form has none.
+
+        `shift` (draws, 1) is added to the basin's weight.
+        """
+        basin, other = self.basin.form.optimum(), self.exponentials.form.optimum()
+        share = np.where(np.isnan(other.rate).any(axis=1, keepdims=True), 1.0, self.basin_share + shift)
+        return Optimum(_mix(basin.rate, other.rate, share), _mix(basin.batch, other.batch, share))
+
+
+def _mix(basin: Array, other: Array, share: Array) -> Array:
+    return share * basin + np.where(share != 1, (1 - share) * other, 0.0)
+
+
+def fit_joint(settings: Settings, recipe: Recipe, grid: Grid | None = None) -> JointFit:
+    """Both forms under unit row weights. Raises `NoOptimum` where no setting's best rate lies inside what was tried."""
+    grid = grid or Grid.of(settings)
+    basin = fit_basin(settings, grid, recipe)
+    return JointFit(recipe, grid, basin, fit_exponentials(settings, grid, recipe, basin.form))
+
+
+def redraw(point: JointFit, settings: Settings, weights: Array) -> JointFit:
+    """Both forms under row weights (draws, rows)."""
+    recipe, grid = point.recipe, point.grid
+    basin = refit(Basin, settings, grid, point.basin, weights, _held_basin(recipe))
+    terms = refit(Exponentials, settings, grid, point.exponentials, weights, _held_terms(recipe))
+    return JointFit(recipe, grid, basin, terms)
+
+
+def fit_basin(settings: Settings, grid: Grid, recipe: Recipe) -> FittedForm[Basin]:
+    leans = (0.0,) if "asymmetry" in recipe.held else (0.0, 1.0)
+    starts = np.concatenate([values(_first_guess(settings, grid, recipe, lean)) for lean in leans])
+    return fit_form(Basin, settings, grid, starts, _held_basin(recipe))
+
+
+def fit_exponentials(
+    settings: Settings, grid: Grid, recipe: Recipe, basin: Basin
+) -> FittedForm[Exponentials]:
+    starts = [
+        values(around(basin.optimum(), basin.curvature, reach, turn))
+        for reach in (0.5, 1.0)
+        for turn in ((0.0, 0.7, 1.4) if recipe.batch else (0.0,))
+    ]
+    return fit_form(Exponentials, settings, grid, np.concatenate(starts), _held_terms(recipe))
+
+
+def _held_basin(recipe: Recipe) -> frozenset[str]:
+    return recipe.held if recipe.batch else recipe.held | NO_BATCH_BASIN
+
+
+def _held_terms(recipe: Recipe) -> frozenset[str]:
+    return frozenset() if recipe.batch else NO_BATCH_TERMS
+
+
+def _first_guess(settings: Settings, grid: Grid, recipe: Recipe, asymmetry: float) -> Basin:
+    """Power laws through the middle of each setting's best runs, and a basin of ordinary width."""
+    rate = _through_best(settings, settings.log_rate, grid, "rate")
+    batch = _through_best(settings, settings.log_batch, grid, "batch")
+    if "batch_params" in recipe.held:
+        batch[1] = 0.0
+    if not recipe.batch:
+        batch = np.zeros(3)
+    start = [*rate, *batch, -2.0, 0.0, -2.0 if recipe.batch else OFF, -2.0, asymmetry]
+    return with_values(Basin, np.array([start]))
+
+
+def _through_best(settings: Settings, value: Array, grid: Grid, axis: str) -> Array:
+    """Level at the grid's centre and exponents by params and tokens, (3,)."""
+    near = np.exp(-np.abs(settings.height) / CLOSE)
+    total = np.bincount(settings.label, near * value, settings.count)
+    middle = total / np.bincount(settings.label, near, settings.count)
+    law: Array = fit_power_law(settings, middle[None], np.ones((1, settings.count)))[0]
+    law[0] += law[1] * grid.centre["params"] + law[2] * grid.centre["tokens"] - grid.centre[axis]
+    return law

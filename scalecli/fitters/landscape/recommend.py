@@ -1,0 +1,124 @@
+"""From a grid to the parameters of the landscape law, for many row weightings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from scalecli.errors import NoOptimum
+from scalecli.fitters.landscape.grid import Grid, Optimum, place
+from scalecli.fitters.landscape.holdout import Split, splits
+from scalecli.fitters.landscape.joint import JointFit, Recipe, fit_basin, fit_joint, redraw
+from scalecli.fitters.landscape.power import used_batch
+from scalecli.fitters.landscape.settings import Settings
+from scalecli.fitters.landscape.tuned_loss import fit_tuned_loss
+from scalecli.fitters.landscape.vertex import levels, outside
+from scalecli.fitters.law import Array
+
+VARIANTS = tuple(
+    frozenset(held) for held in ((), ("asymmetry",), ("batch_params",), ("asymmetry", "batch_params"))
+)
+"""Basin parameters held at zero; the first is the default."""
+
+DECISIVE = 0.5
+"""A variant replaces the default where its score is below this fraction of it: smaller differences are noise."""
+
+SHARE_SPREAD = 0.5
+"""Standard deviation over draws of the basin's share in the recommendation."""
+
+
+def choose_recipe(settings: Settings) -> Recipe:
+    """The variant that extrapolates best inside these settings, the default where none does so clearly."""
+    recipe = Recipe(batch=_batch_varied(settings))
+    parts = splits(settings)
+    if not parts:
+        return recipe
+    scores = [_score_basin(replace(recipe, held=held), parts) for held in VARIANTS]
+    if min(scores) < DECISIVE * scores[0]:
+        recipe = replace(recipe, held=VARIANTS[int(np.argmin(scores))])
+    return recipe
+
+
+def _score_basin(recipe: Recipe, parts: list[Split]) -> float:
+    return float(np.mean([p.score(fit_basin(p.small, p.grid, recipe).form.optimum()) for p in parts]))
+
+
+def _batch_varied(settings: Settings) -> bool:
+    return any(levels(settings.log_batch[settings.label == s]) > 1 for s in range(settings.count))
+
+
+def estimate_landscape(settings: Settings, weights: Array) -> Array:
+    """Tuned loss (5), lr* (3), batch* (3), curvature (3), saturation, asymmetry: (draws, 16).
+
+    Raises `NoOptimum` where no setting has its best learning rate inside what was tried.
+    """
+    point = fit_point(settings)
+    drawn = point if len(weights) == 1 and np.ptp(weights) == 0 else redraw(point, settings, weights)
+    return _parameters(drawn, drawn.optimum(), settings, weights)
+
+
+def draw_landscape(settings: Settings, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
+    """Bootstrap draws (draws, 16): `counts` (draws, rows) say how often each setting was drawn.
+
+    The forms' shares vary from draw to draw, so that their disagreement is part of every interval.
+    """
+    point = fit_point(settings)
+    drawn = redraw(point, settings, weights * counts)
+    shift = SHARE_SPREAD * rng.standard_normal((len(counts), 1))
+    return _parameters(drawn, drawn.optimum(shift), settings, weights * counts)
+
+
+def _parameters(drawn: JointFit, optimum: Optimum, settings: Settings, weights: Array) -> Array:
+    rate = _raw(optimum.rate, drawn.grid, "rate")
+    batch = used_batch(settings, len(weights))
+    if drawn.recipe.batch:
+        batch = _raw(optimum.batch, drawn.grid, "batch")
+    rate[:, 0], batch[:, 0] = np.exp(rate[:, 0]), np.exp(batch[:, 0])
+    basin = drawn.basin.form
+    shape = np.concatenate([basin.curvature, np.exp(basin.kappa), basin.asymmetry], axis=1)
+    return np.concatenate([_tuned_loss(drawn, settings, weights), rate, batch, shape], axis=1)
+
+
+def fit_point(settings: Settings) -> JointFit:
+    """Both forms by the best recipe; without the batch where its optimum lies outside every setting's batches."""
+    recipe = choose_recipe(settings)
+    fitted = fit_joint(settings, recipe)
+    rate_inside, batch_inside = inside_grid(fitted.optimum(), fitted.grid, settings)
+    if recipe.batch and not batch_inside.any():
+        recipe = replace(recipe, batch=False)
+        fitted = fit_joint(settings, recipe)
+        rate_inside, _ = inside_grid(fitted.optimum(), fitted.grid, settings)
+    if not rate_inside.any():
+        raise NoOptimum(
+            f"in none of the {settings.count} (params, tokens) settings the best learning rate lies inside "
+            "what was tried",
+            hint="add learning rates beyond the best run of each setting: scalecli design",
+        )
+    return fitted
+
+
+def inside_grid(optimum: Optimum, grid: Grid, settings: Settings) -> tuple[Array, Array]:
+    """Whether the first draw's optimum lies inside the tried rates, and batches, of each setting."""
+    rate, batch = place(optimum, grid, settings.log_params, settings.log_tokens)
+    rows = [settings.label == s for s in range(settings.count)]
+    rate_out = [outside(rate[:1, s], settings.log_rate[rows[s]])[0] for s in range(settings.count)]
+    batch_out = [outside(batch[:1, s], settings.log_batch[rows[s]])[0] for s in range(settings.count)]
+    return ~np.array(rate_out), ~np.array(batch_out)
+
+
+def _raw(law: Array, grid: Grid, axis: str) -> Array:
+    """From centred to raw logs: log scale and exponents, (draws, 3)."""
+    raw = law.copy()
+    raw[:, 0] += grid.centre[axis] - law[:, 1] * grid.centre["params"] - law[:, 2] * grid.centre["tokens"]
+    return raw
+
+
+def _tuned_loss(drawn: JointFit, settings: Settings, weights: Array) -> Array:
+    """Through each setting's floor: its runs, less their height in the basin, averaged near the best."""
+    near = weights * settings.weights()
+    labels = np.eye(settings.count)[settings.label]
+    share = near @ labels
+    height = drawn.basin.form.height(drawn.grid)[0]
+    floor = (near * (settings.loss - height)) @ labels / np.where(share > 0, share, np.nan)
+    return fit_tuned_loss(settings, floor, share)
