@@ -45,6 +45,8 @@ from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
 from scalecli.fitters.laws.kaplan import Kaplan
 from scalecli.fitters.laws.kaplan_steps import KaplanSteps
+from scalecli.fitters.laws.landscape import Landscape
+from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 from scalecli.fitters.laws.multi_power import MultiPower
 from scalecli.fitters.laws.noise_scale import NoiseScale
 from scalecli.fitters.laws.power import Power
@@ -71,6 +73,7 @@ COLUMNS = {
     "loss": (2.0, 4.0),
     "width": (256.0, 8192.0),
     "depth": (4.0, 100.0),
+    "learning_rate": (3e-4, 1e-2),
 }
 """Ranges that sample columns are drawn from, evenly in the logarithm, where an example does not bring its own."""
 
@@ -109,6 +112,12 @@ def _loss_curves(rows: int) -> dict[str, Array]:
     }
 
 
+TUNED_LOSS = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1000.0, "beta": 0.35}
+OPTIMUM = {"lr_scale": 30.0, "lr_params": -0.6, "lr_tokens": 0.2}
+OPTIMUM |= {"batch_scale": 0.6, "batch_params": 0.05, "batch_tokens": 0.57}
+CURVATURE = {"curvature_lr": 0.02, "curvature_cross": -0.008, "curvature_batch": 0.015}
+BASIN = TUNED_LOSS | OPTIMUM | CURVATURE
+
 EXAMPLES = [
     Example(BrokenPower(a=1.5, b=300.0, c0=0.3, c1=0.25, d=3e10, f=0.3)),
     Example(Chinchilla(E=1.7, A=400.0, B=1200.0, alpha=0.34, beta=0.31)),
@@ -130,6 +139,8 @@ EXAMPLES = [
     Example(IsoFlopCubic(a=0.1, b=0.5)),
     Example(Kaplan(N_c=6e13, D_c=2e13, alpha_N=0.076, alpha_D=0.1)),
     Example(KaplanSteps(A=11.0, B=340.0, alpha=0.077, beta=0.76)),
+    Example(Landscape(**BASIN, saturation=0.15, asymmetry=0.8)),
+    Example(LandscapeTwoStage(**BASIN)),
     Example(
         MultiPower(L0=3.0, A=0.52, alpha=0.5, B=400.0, C=2.0, beta=0.6, gamma=0.6),
         lambda x: _loss_curves(len(x["loss"])),

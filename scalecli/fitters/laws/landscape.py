@@ -28,16 +28,15 @@ BRACKET = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landscape:
-    """L = E + A N^-alpha + B D^-beta + kappa ln(1 + q exp(a tanh u) / kappa)  [nats/token].
+    """L = E + A N^-alpha + B D^-beta + saturation ln(1 + q exp(asymmetry tanh u) / saturation)  [nats/token].
 
-    q = (c_rr u^2 + 2 c_rb u v + c_bb v^2) / 2, u = ln(lr / lr*), v = ln(batch / batch*); lr* = lr_scale
-    N^lr_params D^lr_tokens, batch* = batch_scale N^batch_params D^batch_tokens [tokens]. N: parameters, D:
-    tokens; curvatures in nats per squared log; kappa is the saturation, a the asymmetry (positive: high
-    rates are worse).
+    q = (curvature_lr u^2 + 2 curvature_cross u v + curvature_batch v^2) / 2, u = ln(lr / lr*), v = ln(batch /
+    batch*); lr* = lr_scale N^lr_params D^lr_tokens, batch* = batch_scale N^batch_params D^batch_tokens [tokens].
+    N: parameters, D: tokens; curvatures in nats per squared log; a positive asymmetry makes high rates worse.
 
     Estimated from all runs at once, each setting with its own floor, by this form and by a sum of three
-    exponentials; lr* and batch* are the geometric means of the two. The tuned loss goes through the settings'
-    floors. Where runs did not vary the batch, or its optimum lies outside all that was tried, the batch
+    exponentials; lr* and batch* are weighted geometric means of the two. The tuned loss goes through the
+    settings' floors. Where runs did not vary the batch, or its optimum lies outside all that was tried, the batch
     curvatures are zero and batch* is the batch that was used.
     """
 

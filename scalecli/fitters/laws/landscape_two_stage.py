@@ -20,7 +20,9 @@ from scalecli.fitters.problem import Indices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandscapeTwoStage:
-    """L = E + A N^-alpha + B D^-beta + (c_rr u^2 + 2 c_rb u v + c_bb v^2) / 2  [nats/token].
+    """L = E + A N^-alpha + B D^-beta + q  [nats/token], a paraboloid q around the optimum of each (N, D).
+
+    q = (curvature_lr u^2 + 2 curvature_cross u v + curvature_batch v^2) / 2.
 
     u = ln(lr / lr*), v = ln(batch / batch*); lr* = lr_scale N^lr_params D^lr_tokens and batch* = batch_scale
     N^batch_params D^batch_tokens [tokens] go through the vertices of a quadratic at each (N, D). N:
@@ -96,7 +98,7 @@ class LandscapeTwoStage:
     def optimal_learning_rate_at(
         self, params: Array | float, tokens: Array | float, batch_tokens: Array | float
     ) -> Array:
-        """The rate re-tuned for this batch, lr* (batch / batch*)^(-c_rb / c_rr). Raises `NotIdentified`."""
+        """The rate re-tuned for this batch: the bottom line of the quadratic. Raises `NotIdentified`."""
         self._require_batch()
         ratio = batch_tokens / self._central_batch(params, tokens)
         rate: Array = self.optimal_learning_rate(params, tokens) * ratio ** (
