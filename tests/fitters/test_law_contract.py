@@ -108,7 +108,6 @@ def _loss_curves(rows: int) -> dict[str, Array]:
     return {
         "steps": np.array([2e4, 2e4, 4e4])[training] * done,
         "learning_rate": 3e-4 * np.choose(training, rates),
-        "warmup_steps": np.full(rows, 1000.0),
     }
 
 

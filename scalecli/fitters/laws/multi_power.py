@@ -22,13 +22,13 @@ class MultiPower:
     r_k: learning rate at step k; S(t): sum of the rates up to step t; S_k(t): that from step k on. Every
     fall of the rate lowers the loss, the more the longer ago it was. Luo et al. 2025.
 
-    One row is one point of a training's loss curve: `learning_rate` is the rate at that step, after a linear
-    warm-up of `warmup_steps`. Rows of a training stand together in order of `steps`; where the steps do not
-    rise the next training begins, at a rate that it had since its warm-up. Between rows the rate is a line.
+    One row is one point of a training's loss curve, and `learning_rate` the rate at that step. Rows of a
+    training stand together in order of `steps`; where the steps do not rise the next training begins. Between
+    rows the rate is a line, and before the first, which best ends the warm-up, a line from 0 at step 0.
     """
 
     name: ClassVar[str] = "multi-power"
-    inputs: ClassVar[tuple[str, ...]] = ("steps", "learning_rate", "warmup_steps")
+    inputs: ClassVar[tuple[str, ...]] = ("steps", "learning_rate")
     output: ClassVar[str] = "loss"
     sources: ClassVar[tuple[str, ...]] = ("luo2025",)
     linear: ClassVar[tuple[str, ...]] = ("L0", "A", "B")
@@ -37,9 +37,9 @@ class MultiPower:
     A: Annotated[float, Param(1e-9, 1e6, unit="nats/token", log=True)]
     alpha: Annotated[float, Param(0.01, 2.5, start=(0.1, 1.0))]
     B: Annotated[float, Param(1e-6, 1e9, unit="nats/token", log=True)]
-    C: Annotated[float, Param(1e-6, 1e6, log=True, start=(1e-2, 1e2))]
+    C: Annotated[float, Param(1e-20, 1e9, log=True, start=(1e-2, 1e2))]
     beta: Annotated[float, Param(0.01, 2.5, start=(0.1, 1.0))]
-    gamma: Annotated[float, Param(0.0, 2.5, start=(0.1, 1.0))]
+    gamma: Annotated[float, Param(0.0, 4.0, start=(0.1, 1.0))]
 
     def predict(self, x: Columns) -> Array:
         total, falls = _history_of(x)
@@ -96,20 +96,20 @@ def _history_of(x: Columns) -> tuple[Array, _Falls]:
 
 
 @lru_cache(maxsize=8)
-def _history(steps_bytes: bytes, rate_bytes: bytes, warmup_bytes: bytes) -> tuple[Array, _Falls]:
+def _history(steps_bytes: bytes, rate_bytes: bytes) -> tuple[Array, _Falls]:
     """The sum of the rates up to each row, warm-up included, and the falls before it.
 
     Takes columns as bytes, so that the many evaluations of one fit share the work.
     """
-    steps, rate, warmup = (np.frombuffer(column) for column in (steps_bytes, rate_bytes, warmup_bytes))
+    steps, rate = np.frombuffer(steps_bytes), np.frombuffer(rate_bytes)
     total = np.empty(len(steps))
     parts = []
     for rows in np.split(np.arange(len(steps)), np.flatnonzero(np.diff(steps) <= 0) + 1):
         rise = np.linspace(0.0, 1.0, PIECES + 1)
-        at = np.concatenate([rise * min(warmup[rows[0]], steps[rows[0]]), steps[rows]])
-        path = np.concatenate([rise * rate[rows[0]], rate[rows]])
-        total[rows] = _sums(at, path)[len(rise) :]
-        own_row, *rest = _falls_of(at, path, len(rise))
+        at = np.concatenate([rise[:-1] * steps[rows[0]], steps[rows]])
+        path = np.concatenate([rise[:-1] * rate[rows[0]], rate[rows]])
+        total[rows] = _sums(at, path)[PIECES:]
+        own_row, *rest = _falls_of(at, path, PIECES)
         parts.append((rows[own_row], *rest))
     row, size, reached, since = (np.concatenate(part) for part in zip(*parts, strict=True))
     present, first = np.unique(row, return_index=True)

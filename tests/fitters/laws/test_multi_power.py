@@ -13,7 +13,6 @@ from scalecli.fitters.laws.multi_power import MultiPower
 
 Table = Callable[[str], pd.DataFrame]
 FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")
-WARMUP = 2160.0
 PUBLISHED = {
     "25M": MultiPower(L0=3.040, A=0.525, alpha=0.508, B=363.788, C=2.066, beta=0.583, gamma=0.641),
     "100M": MultiPower(L0=2.651, A=0.601, alpha=0.453, B=437.946, C=2.132, beta=0.598, gamma=0.655),
@@ -22,8 +21,7 @@ PUBLISHED = {
 
 
 def _columns(curve: pd.DataFrame) -> dict[str, np.ndarray]:
-    rows = {"steps": curve.step.to_numpy(float), "learning_rate": curve.lr.to_numpy(float)}
-    return rows | {"warmup_steps": np.full(len(curve), WARMUP)}
+    return {"steps": curve.step.to_numpy(float), "learning_rate": curve.lr.to_numpy(float)}
 
 
 def _test_errors(law: MultiPower, curves: pd.DataFrame) -> tuple[float, float]:
@@ -67,7 +65,7 @@ def test_the_sum_of_rates_counts_the_warm_up() -> None:
     """Without falls the law is a power of the summed rates, whatever the spacing of the rows."""
     law = MultiPower(L0=0.0, A=1.0, alpha=1.0, B=1e-12, C=1.0, beta=1.0, gamma=0.5)
     steps = np.array([100.0, 150.0, 1000.0])
-    x = {"steps": steps, "learning_rate": np.full(3, 0.01), "warmup_steps": np.full(3, 100.0)}
+    x = {"steps": steps, "learning_rate": np.full(3, 0.01)}
     np.testing.assert_allclose(1 / law.predict(x), 0.01 * (steps - 50), rtol=1e-9)
 
 
@@ -88,7 +86,7 @@ def test_coarse_rows_predict_what_fine_rows_do(table: Table) -> None:
 
 def test_a_rate_that_ends_at_zero_has_a_prediction_and_a_gradient() -> None:
     steps = np.linspace(100, 1000, 10)
-    x = {"steps": steps, "learning_rate": 3e-4 * (1000 - steps) / 900, "warmup_steps": np.zeros(10)}
+    x = {"steps": steps, "learning_rate": 3e-4 * (1000 - steps) / 900}
     law = PUBLISHED["25M"]
     assert np.isfinite(law.predict(x)).all()
     assert np.isfinite(law.gradient(x)).all()
