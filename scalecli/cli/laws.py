@@ -18,24 +18,40 @@ app = typer.Typer(no_args_is_help=True, help="Law forms, and published constants
 
 @app.command("list", epilog="Example: scalecli laws list --json")
 def list_laws(as_json: options.Json = False) -> None:
-    """Every law: its inputs, output and formula."""
+    """Every law: its inputs, output and formula; and the names of all published constants."""
+    from scalecli.data.catalogue import published_laws
     from scalecli.fitters.laws import LAWS
 
-    document = {"schema": "scalecli/laws/1", "laws": [_summary(law) for law in LAWS]}
+    document = {
+        "schema": "scalecli/laws/1",
+        "laws": [_summary(law) for law in LAWS],
+        "published": [record.document() for record in published_laws()],
+    }
     show(document, _draw_list, as_json=as_json)
 
 
-@app.command("show", epilog="Example: scalecli laws show chinchilla")
+@app.command("show", epilog="Examples: scalecli laws show chinchilla; scalecli laws show steplaw-batch")
 def show_law(
-    name: Annotated[str, typer.Argument(help="A law's name.")], as_json: options.Json = False
+    name: Annotated[str, typer.Argument(help="A law's name, or that of published constants.")],
+    as_json: options.Json = False,
 ) -> None:
     """One law: formula, parameters with bounds and units, published constants and their sources."""
+    from scalecli.data.catalogue import published_laws
+    from scalecli.fitters.laws import LAWS
+
+    if name in {record.name for record in published_laws()} - {law.name for law in LAWS}:
+        show(_published_document(name), _draw_published, as_json=as_json)
+    else:
+        show(_law_document(name), _draw_law, as_json=as_json)
+
+
+def _law_document(name: str) -> dict[str, Any]:
     from scalecli.data.catalogue import published_laws, sources
     from scalecli.fitters.law import parameters
     from scalecli.fitters.laws import law_named
 
     law = law_named(name)
-    document = {
+    return {
         "schema": "scalecli/law/1",
         **_summary(law),
         "description": law.__doc__,
@@ -46,7 +62,14 @@ def show_law(
         "published": [record.document() for record in published_laws() if record.law == name],
         "references": {key: sources()[key].citation for key in law.sources},
     }
-    show(document, _draw_law, as_json=as_json)
+
+
+def _published_document(name: str) -> dict[str, Any]:
+    from scalecli.data.catalogue import published_law, sources
+
+    record = published_law(name)
+    references = {record.source: sources()[record.source].citation}
+    return {"schema": "scalecli/published-law/1", **record.document(), "references": references}
 
 
 def _summary(law: Any) -> dict[str, Any]:
@@ -64,6 +87,8 @@ def _draw_list(document: Any) -> Iterator[RenderableType]:
         (law["name"], ", ".join(law["inputs"]), law["output"], law["formula"]) for law in document["laws"]
     )
     yield table("Laws", ["name", "inputs", "output", "formula"], rows)
+    rules = (record["name"] for record in document["published"] if record["formula"])
+    yield f"Published rules, for `scalecli laws show NAME`: {', '.join(rules)}"
 
 
 def _draw_law(document: Any) -> Iterator[RenderableType]:
@@ -73,8 +98,28 @@ def _draw_law(document: Any) -> Iterator[RenderableType]:
     rows = ((p["name"], p["low"], p["high"], p["unit"]) for p in document["parameters"])
     yield table("Parameters", ["name", "least", "most", "unit"], rows)
     for record in document["published"]:
-        constants = ", ".join(f"{key} = {value:g}" for key, value in record["values"].items())
-        yield f"{record['name']}: {constants}"
+        yield f"{record['name']}: {_constants(record)}"
         yield f"  {record['where']}; {record['validity']}"
+    yield from _references(document)
+
+
+def _draw_published(document: Any) -> Iterator[RenderableType]:
+    yield f"{document['name']}: {document['formula'] or _constants(document)}  [{document['unit']}]".replace(
+        "[", "\\["
+    )
+    yield f"  {document['where']}; {document['validity']}"
+    yield (
+        "  compared with the paper"
+        if document["verified"]
+        else "  not compared with the paper: shown by no plan"
+    )
+    yield from _references(document)
+
+
+def _constants(record: Any) -> str:
+    return ", ".join(f"{key} = {value:g}" for key, value in record["values"].items())
+
+
+def _references(document: Any) -> Iterator[str]:
     for key, citation in document["references"].items():
-        yield f"[{key}] {citation}"
+        yield f"\\[{key}] {citation}"

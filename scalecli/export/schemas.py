@@ -236,11 +236,31 @@ class _LawSummary(_Open):
     sources: list[str]
 
 
+class _PublishedLaw(_Open):
+    name: str
+    law: str
+    output: str
+    unit: str
+    values: dict[str, float]
+    source: str
+    where: str
+    validity: str
+    verified: bool
+
+
 class LawsDocument(_Open):
     """`laws list --json`."""
 
     schema_name: Literal["scalecli/laws/1"] = Field(alias="schema")
     laws: list[_LawSummary]
+    published: list[_PublishedLaw]
+
+
+class PublishedLawDocument(_PublishedLaw):
+    """`laws show NAME --json` for the name of published constants."""
+
+    schema_name: Literal["scalecli/published-law/1"] = Field(alias="schema")
+    references: dict[str, str]
 
 
 class LawDocument(_LawSummary):
@@ -249,7 +269,7 @@ class LawDocument(_LawSummary):
     schema_name: Literal["scalecli/law/1"] = Field(alias="schema")
     description: str
     parameters: list[dict[str, Any]]
-    published: list[dict[str, Any]]
+    published: list[_PublishedLaw]
     references: dict[str, str]
 
 
@@ -281,6 +301,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "memory": MemoryDocument,
     "plan": Plan,
     "prediction": PredictionDocument,
+    "published-law": PublishedLawDocument,
     "quickstart": QuickstartDocument,
     "runs": RunsDocument,
     "sweep": SweepDocument,

@@ -129,6 +129,21 @@ def test_every_rule_is_finite_and_positive(law):
     assert 0 < law.predict(columns) < math.inf
 
 
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("steplaw-learning-rate", "learning_rate = 1.79 × params_non_embedding^-0.713 × tokens^0.307"),
+        ("zhang-critical-batch", "batch_tokens = 512 × 93.2 × (params / 1e+06)^0.47"),
+        ("kaplan-learning-rate", "learning_rate = 0.003239 - 0.0001395 ln params_non_embedding"),
+        ("kaplan-params", "loss = (8.8e+13 / params_non_embedding)^0.076"),
+        ("chinchilla", ""),
+    ],
+)
+def test_rules_can_be_read(name, formula):
+    assert published_law(name).formula == formula
+    assert published_law(name).document()["formula"] == formula
+
+
 def test_a_law_without_a_rule_of_its_own_refuses_to_predict():
     with pytest.raises(DataError, match="constants of chinchilla"):
         published_law("chinchilla").predict(AT)
