@@ -12,6 +12,8 @@ from scalecli.accounting.memory import saved
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
 
+DECOMPOSED_NORM_STREAMS = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
@@ -66,11 +68,11 @@ def layer_backward(rank: Rank, recipe: Recipe, *, input_needs_gradient: bool = T
     yield from _branch(
         rank, recipe, _experts(rank, recipe) if rank.routed > 1 else _feed_forward(rank, recipe)
     )
-    yield _norm(rank, recipe)
+    yield from norm_backward(rank, recipe)
     attention = _attention(rank, recipe, input_needs_gradient=input_needs_gradient)
     yield from _branch(rank, recipe, attention)
     if input_needs_gradient:
-        yield _norm(rank, recipe)
+        yield from norm_backward(rank, recipe)
 
 
 def _branch(rank: Rank, recipe: Recipe, operations: Iterator[Operation]) -> Iterator[Operation]:
@@ -89,13 +91,21 @@ def _branch(rank: Rank, recipe: Recipe, operations: Iterator[Operation]) -> Iter
             copied = 0
 
 
-def _norm(rank: Rank, recipe: Recipe) -> Operation:
-    """Makes the gradient of its input, which is then added to the stream's; its input and statistics are done."""
-    gradient = rank.stream_tokens * rank.width * recipe.stream_bytes
-    return Operation(
+def norm_backward(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
+    """Makes the gradient of its input, which is then added to the stream's; its input and statistics are done.
+
+    Decomposed, an RMS norm holds four float32 streams at its highest, when its output's gradient is gone already.
+    """
+    values = rank.stream_tokens * rank.width
+    gradient = values * recipe.stream_bytes
+    decomposed = recipe.norm == "decomposed" and not rank.layer_norm
+    if decomposed:
+        yield Operation(releases=gradient)
+    makes = DECOMPOSED_NORM_STREAMS * 4 * values if decomposed else gradient
+    yield Operation(
         gradients=0 if recipe.lora_rank else rank.norm_weights * recipe.weight_bytes,
-        makes=gradient,
-        releases=2 * gradient,
+        makes=makes,
+        releases=makes if decomposed else makes + gradient,
         consumes=saved.residual_saved(rank, recipe) + saved.norm_statistics(rank, recipe),
     )
 
@@ -213,7 +223,11 @@ def _attention(rank: Rank, recipe: Recipe, *, input_needs_gradient: bool) -> Ite
         makes=packed + scores, releases=out + scores, consumes=saved.attention_saved(rank, recipe)
     )
     if rank.qk_norm:
-        yield Operation(makes=packed, releases=packed, consumes=saved.query_key_norm_saved(rank, recipe))
+        normed = packed - rank.tokens * rank.kv_heads * rank.qk_norm * e
+        yield Operation(gradients=2 * rank.qk_norm * recipe.weight_bytes, makes=normed)
+        yield Operation(
+            makes=packed, releases=packed + normed, consumes=saved.query_key_norm_saved(rank, recipe)
+        )
     reads = saved.projection_input(rank, recipe)
     if recipe.lora_rank:
         yield from _adapter(rank, recipe, inputs=rank.width, outputs=rank.packed, consumes=reads)

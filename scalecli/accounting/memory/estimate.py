@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from scalecli.accounting.memory import loss, offload, pipeline, saved, weights
-from scalecli.accounting.memory.backward import highest, layer_backward
+from scalecli.accounting.memory.backward import highest, layer_backward, norm_backward
 from scalecli.accounting.memory.layout import Layout, check_layout
 from scalecli.accounting.memory.optimizers import optimizer_bytes
 from scalecli.accounting.memory.rank import Rank, rank_of
@@ -101,21 +101,15 @@ class _Step:
         self.computed = replace(recipe, precision="bf16") if gathers else recipe
         self.waiting = micro_batches_in_flight - 1
         self.accumulating = recipe.accumulation > 1
-        self.states, self.temporaries = self._optimizer_bytes()
-
-    def _optimizer_bytes(self) -> tuple[int, int]:
-        sharded = self.layout.sharding in ("zero1", "zero2", "zero3")
-        return tuple(
-            -(-b // self.layout.shards) if sharded else b for b in optimizer_bytes(self.rank, self.recipe)
-        )  # type: ignore[return-value]
+        self.states, self.temporaries = optimizer_bytes(rank, recipe, layout)
 
     # What is there all the time
 
-    def static(self) -> Bytes:
+    def static(self, layers_gathered: int = weights.LAYERS_GATHERED) -> Bytes:
         rank, recipe, layout = self.rank, self.recipe, self.layout
         resident = {
             "weights": weights.weight_bytes(rank, recipe, layout),
-            "gathered weights": weights.gathered_bytes(rank, self.computed, layout),
+            "gathered weights": weights.gathered_bytes(rank, self.computed, layout, layers_gathered),
             "master weights": weights.master_bytes(rank, recipe, layout),
             "averaged weights": weights.average_bytes(rank, recipe, layout),
             "optimizer states": self.states,
@@ -130,7 +124,7 @@ class _Step:
             "weights": weights.weight_bytes(self.rank, self.recipe, self.layout),
             "master weights": weights.master_bytes(self.rank, self.recipe, self.layout),
             "optimizer states": self.states,
-            "gradients": self._gradients(self._trained()),
+            "gradients": self._all_gradients(),
             "saved activations": (self.waiting + 1) * self.saved_activations(),
         }
         return offload.on_host(resident, self.layout.offload)
@@ -139,10 +133,10 @@ class _Step:
         return self.rank.layer_weights * self.computed.compute_bytes
 
     def _communication_buffers(self) -> int:
-        """Under zero2 and zero3 one layer's whole gradients and the buffer they are reduced from."""
-        if self.layout.sharding not in ("zero2", "zero3") or self.layout.shards == 1:
+        """Under zero2 and zero3 the buffer that one layer's gradients are reduced from."""
+        if not self.layout.shards_at("zero2"):
             return 0
-        return 2 * self._layer_trained() * self.computed.weight_bytes
+        return self._layer_trained() * self.recipe.weight_bytes
 
     # Gradients
 
@@ -150,15 +144,16 @@ class _Step:
         r = self.recipe.lora_rank
         return self.rank.adapter_weights(r) if r else self.rank.layer_weights
 
-    def _trained(self) -> int:
-        return weights.trained_weights(self.rank, self.recipe)
-
-    def _gradients(self, values: int) -> int:
-        return weights.gradient_bytes(values, self.recipe, self.layout)
+    def _all_gradients(self) -> int:
+        values, experts = (
+            weights.trained_weights(self.rank, self.recipe),
+            weights.trained_experts(self.rank, self.recipe),
+        )
+        return weights.gradient_bytes(values, experts, self.recipe, self.layout)
 
     def _gradients_before(self) -> int:
         """Of earlier micro-batches of the same step."""
-        return self._gradients(self._trained()) if self.accumulating else 0
+        return self._all_gradients() if self.accumulating else 0
 
     def _gradients_above(self, layers: int) -> int:
         """Of head, final norm and the last `layers` layers."""
@@ -167,7 +162,8 @@ class _Step:
         top = 0
         if self.rank.last and not self.recipe.lora_rank:
             top = self._head_trained() + self.rank.norm_weights
-        return self._gradients(top + layers * self._layer_trained())
+        experts = 0 if self.recipe.lora_rank else layers * self.rank.layer_experts
+        return weights.gradient_bytes(top + layers * self._layer_trained(), experts, self.recipe, self.layout)
 
     def _head_trained(self) -> int:
         return 0 if self.recipe.lora_rank or not self.rank.last else self.rank.vocab * self.rank.width
@@ -262,7 +258,7 @@ class _Step:
     def loss(self) -> Bytes:
         if not self.rank.last:
             return {}
-        here = self.static() | {
+        here = self.static(layers_gathered=1) | {
             "gradients": self._gradients_before(),
             "saved activations": self._layers_kept(self.rank.layers)
             + loss.head_input_saved(self.rank, self.computed),
@@ -275,7 +271,7 @@ class _Step:
         chunked = recipe.logits == "chunked"
         tokens = math.ceil(rank.tokens / recipe.logit_chunks) if chunked else rank.tokens
         operations = loss.loss_backward(rank, recipe, tokens, adds_to_gradient=chunked)
-        top = highest(operations, accumulating=self.accumulating)
+        top = highest(operations, accumulating=self.accumulating and not self._shares_head())
         log_softmax = tokens * rank.vocab * loss.LOSS_BYTES
         others = 0
         if chunked:  # the head's gradient so far, and the hidden states' of the chunks before
@@ -296,28 +292,67 @@ class _Step:
 
     def backward(self) -> Bytes:
         candidates = [self._layer_backward(below) for below in {0, self.rank.layers - 1}]
+        if self.rank.last:
+            candidates.append(self._final_norm_backward())
         if self.rank.first:
             candidates.append(self._embedding_backward())
         return max(candidates, key=lambda parts: sum(parts.values()))
 
+    def _final_norm_backward(self) -> Bytes:
+        rank, recipe = self.rank, self.computed
+        top = highest(norm_backward(rank, recipe), accumulating=self.accumulating)
+        own = saved.residual_saved(rank, recipe) + saved.norm_statistics(rank, recipe)
+        gradient = rank.stream_tokens * rank.width * recipe.stream_bytes
+        return self.static() | {
+            "gradients": self._gradients_above(0),
+            "saved activations": self._layers_kept(rank.layers) + own + top.saved,
+            "autocast weight copies": self._layers_casts(rank.layers),
+            "working tensors": gradient + top.working + self._waiting_head_gradient(),
+        }
+
     def _layer_backward(self, below: int) -> Bytes:
         """Backward of the layer that has `below` layers before it on this rank."""
-        rank, recipe = self.rank, self.computed
-        needs = not (recipe.lora_rank and rank.first and below == 0)
+        recipe = self.computed
+        part = self._sequence_chunk()
+        needs = not (recipe.lora_rank and part.first and below == 0)
         top = highest(
-            layer_backward(rank, recipe, input_needs_gradient=needs), accumulating=self.accumulating
+            layer_backward(part, recipe, input_needs_gradient=needs), accumulating=self.accumulating
         )
-        own = saved.layer_saved(rank, recipe) + saved.unused_products(rank, recipe)
+        casts = self._own_casts() - (self._frozen_casts() if below == 0 else 0)
+        gradient = self.rank.stream_tokens * self.rank.width * recipe.stream_bytes
+        return self.static() | {
+            "gradients": self._gradients_above(self.rank.layers - 1 - below) + top.gradients,
+            "saved activations": self._layers_kept(below) + self._computing_layer(part, below) + top.saved,
+            "autocast weight copies": self._layers_casts(below) + casts + top.casts,
+            "working tensors": gradient
+            + top.working
+            + self._waiting_head_gradient()
+            + weights.dequantised_bytes(self.rank, recipe),
+        }
+
+    def _sequence_chunk(self) -> Rank:
+        """This rank with the tokens that a layer is recomputed and taken backward for at once."""
+        chunks = self.recipe.sequence_chunks
+        if chunks == 1:
+            return self.rank
+        sizes = {
+            name: -(-getattr(self.rank, name) // chunks)
+            for name in ("tokens", "stream_tokens", "visits", "slots")
+        }
+        return replace(self.rank, **sizes)
+
+    def _computing_layer(self, part: Rank, below: int) -> int:
+        """Saved by the layer at work; a chunk of the sequence needs its whole input, keys and values besides."""
+        recipe = self.computed
+        own = saved.layer_saved(part, recipe) + saved.unused_products(part, recipe)
         if below == 0:
             own -= self._frozen_input()
-        gradient = rank.stream_tokens * rank.width * recipe.stream_bytes
-        casts = self._own_casts() - (self._frozen_casts() if below == 0 else 0)
-        return self.static() | {
-            "gradients": self._gradients_above(rank.layers - 1 - below) + top.gradients,
-            "saved activations": self._layers_kept(below) + own + top.saved,
-            "autocast weight copies": self._layers_casts(below) + casts + top.casts,
-            "working tensors": gradient + top.working,
-        }
+        if recipe.recompute != "none" and recipe.norm == "decomposed" and recipe.stream_bytes < 4:
+            own += saved.residual_saved(part, recipe)  # the kept input beside its float32 copy
+        if part.tokens < self.rank.tokens:
+            own += saved.residual_saved(self.rank, recipe)
+            own += self.rank.tokens * (self.rank.packed - self.rank.mixed) * recipe.compute_bytes
+        return own
 
     def _embedding_backward(self) -> Bytes:
         """The embedding's dense gradient beside the gradient of its output.
@@ -326,17 +361,26 @@ class _Step:
         """
         rank, recipe = self.rank, self.computed
         if recipe.lora_rank:
-            return self.static() | {"gradients": self._gradients(self._trained())}
+            return self.static() | {"gradients": self._all_gradients()}
         stream = rank.stream_tokens * rank.width * recipe.stream_bytes
         dense = rank.vocab * rank.width * recipe.weight_bytes
         working = stream + (dense if self.accumulating else 0)
-        if rank.tied and rank.last:
-            working = (dense if self.accumulating else 0) + max(stream + dense, 2 * dense)
-        return self.static() | {"gradients": self._gradients(self._trained()), "working tensors": working}
+        if self._shares_head():
+            working = self._waiting_head_gradient() + max(stream + dense, 2 * dense)
+        return self.static() | {"gradients": self._all_gradients(), "working tensors": working}
+
+    def _shares_head(self) -> bool:
+        """Head and embedding are one trained tensor, whose two gradients meet at the end of backward."""
+        return self.rank.tied and self.rank.first and self.rank.last and not self.recipe.lora_rank
+
+    def _waiting_head_gradient(self) -> int:
+        """A shared tensor's gradient from the head, beside the one accumulated so far."""
+        shared = self._shares_head() and self.accumulating
+        return self._head_trained() * self.recipe.weight_bytes if shared else 0
 
     def optimizer(self) -> Bytes:
         here = self.static() | {
-            "gradients": self._gradients(self._trained()),
+            "gradients": self._all_gradients(),
             "optimizer temporaries": self.temporaries,
         }
         return {

@@ -69,6 +69,16 @@ class Layout:
         """Ranks that share one copy of what is sharded."""
         return self.shard_group or self.dp * self.cp
 
+    @property
+    def expert_shards(self) -> int:
+        """Ranks that share one copy of an expert: those that do not hold other experts."""
+        return max(1, self.shards // self.ep)
+
+    def shards_at(self, stage: Sharding) -> bool:
+        """Whether what `stage` is the first to shard is sharded here."""
+        order = get_args(Sharding)
+        return order.index(self.sharding) >= order.index(stage) and self.shards > 1
+
 
 def check_layout(shape: ModelShape, layout: Layout, sequence_length: int) -> None:
     """Raise PlanError where the model cannot be cut that way."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from scalecli.accounting.memory import saved
 from scalecli.accounting.memory.backward import Operation
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
@@ -23,7 +24,7 @@ def log_softmax_saved(rank: Rank, recipe: Recipe) -> int:
 def head_input_saved(rank: Rank, recipe: Recipe) -> int:
     """The last residual stream with its norm's statistics, and what the head (or a recomputed chunk of it) reads."""
     values = rank.stream_tokens * rank.width
-    statistics = rank.stream_tokens * 4 * (2 if rank.layer_norm else 1)
+    statistics = saved.norm_statistics(rank, recipe)
     if recipe.logits == "chunked":
         return 2 * values * recipe.stream_bytes + statistics
     reads = 0 if recipe.lora_rank else values * recipe.compute_bytes
@@ -57,8 +58,12 @@ def loss_backward(rank: Rank, recipe: Recipe, tokens: int, *, adds_to_gradient: 
         uncasts = rank.vocab * rank.width * e
         yield Operation(makes=d_hidden + weights * e, releases=narrow, uncasts=uncasts)
         yield _with_weight_gradient(weights * w, adds_to_gradient, makes=0, releases=weights * e)
-    if adds_to_gradient:  # the sum of the chunks' gradients is a new tensor
-        yield Operation(makes=weights * w, releases=2 * weights * w)
+    if adds_to_gradient:
+        # The sum of the chunks' gradients is a new tensor. It is highest one chunk before the last, which frees the
+        # hidden states; there is one gradient of a chunk less then.
+        piece = tokens * rank.width * recipe.stream_bytes
+        yield Operation(releases=piece)
+        yield Operation(makes=weights * w, releases=2 * weights * w - piece)
     if autocast:
         yield Operation(makes=tokens * rank.width * w, releases=d_hidden)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from scalecli.accounting.memory.layout import Layout
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
 
@@ -26,6 +27,9 @@ class Tensor:
     rows: int
     columns: int
     stack: int = 1
+    expert: bool = False
+    before: int = 0
+    """Values of the tensor that comes before it in a layer; 0 after a vector."""
 
     @property
     def values(self) -> int:
@@ -41,21 +45,35 @@ def trained_tensors(rank: Rank, recipe: Recipe) -> tuple[Tensor, ...]:
     if recipe.lora_rank:
         r, layers = recipe.lora_rank, rank.layers
         sides = (rank.width, rank.packed, rank.mixed, rank.width)
-        return tuple(Tensor(layers, r, side) for side in sides)
-    d, f = rank.width, rank.ffn
-    norms = (2 * rank.layers + rank.last) * (2 if rank.layer_norm else 1)
+        return tuple(
+            Tensor(layers, r, side, before=r * earlier)
+            for earlier, side in zip((0, *sides), sides, strict=False)
+        )
+    d, layers = rank.width, rank.layers
+    tied = rank.tied and rank.first and rank.last
     tensors = [
-        Tensor(rank.layers, d, rank.packed),
-        Tensor(rank.layers, rank.mixed, d),
-        Tensor(rank.layers * (3 if rank.gated else 2), d, f, stack=rank.experts),
-        Tensor(norms, 1, d),
-        Tensor(rank.first + (rank.last and not (rank.tied and rank.first)), rank.vocab, d),
+        Tensor(int(rank.first), rank.vocab, d),
+        Tensor((2 * layers + rank.last) * (2 if rank.layer_norm else 1), 1, d),
+        Tensor(layers, d, rank.packed),
+        Tensor(layers, rank.mixed, d, before=d * rank.packed),
+        Tensor(2 * layers if rank.qk_norm else 0, 1, rank.qk_norm),
+        Tensor(layers if rank.routed > 1 else 0, d, rank.routed),
+        _feed_forward_tensors(rank),
+        Tensor(int(rank.last and not tied), rank.vocab, d),
     ]
-    if rank.routed > 1:
-        tensors.append(Tensor(rank.layers, d, rank.routed))
-    if rank.qk_norm:
-        tensors.append(Tensor(2 * rank.layers, 1, rank.qk_norm))
     return tuple(tensor for tensor in tensors if tensor.count)
+
+
+def _feed_forward_tensors(rank: Rank) -> Tensor:
+    """The matrices of all feed-forward blocks; those of a layer stand one after another."""
+    return Tensor(
+        rank.layers * (3 if rank.gated else 2),
+        rank.width,
+        rank.ffn,
+        stack=rank.experts,
+        expert=rank.routed > 1,
+        before=rank.experts * rank.width * rank.ffn,
+    )
 
 
 def adamw(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
@@ -133,11 +151,26 @@ STATES: dict[str, Callable[[tuple[Tensor, ...], Recipe], tuple[int, int]]] = {
 }  # fmt: skip
 
 
-def optimizer_bytes(rank: Rank, recipe: Recipe) -> tuple[int, int]:
-    """(states, temporaries) of the recipe's optimizer on one device before sharding [bytes]."""
+def optimizer_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> tuple[int, int]:
+    """(states, temporaries) of the recipe's optimizer on one device [bytes]; shards of them from zero1 on.
+
+    Shards are taken of every tensor; an optimizer that needs whole matrices has to gather them.
+    """
     tensors = trained_tensors(rank, recipe)
-    states, temporaries = STATES[recipe.optimizer](tensors, recipe)
-    return states, temporaries + _widened_gradients(tensors, recipe)
+    states = temporaries = 0
+    for group, shards in (
+        (tuple(t for t in tensors if not t.expert), layout.shards),
+        (tuple(t for t in tensors if t.expert), layout.expert_shards),
+    ):
+        if not group:
+            continue
+        kept, held = STATES[recipe.optimizer](group, recipe)
+        held += _widened_gradients(group, recipe)
+        divisor = shards if layout.shards_at("zero1") else 1
+        states += -(-kept // divisor)
+        held = -(-held // divisor)
+        temporaries = temporaries + held if recipe.optimizer_impl == "foreach" else max(temporaries, held)
+    return states, temporaries
 
 
 def _widened_gradients(tensors: tuple[Tensor, ...], recipe: Recipe) -> int:
@@ -148,10 +181,12 @@ def _widened_gradients(tensors: tuple[Tensor, ...], recipe: Recipe) -> int:
 
 
 def _temporaries(tensors: tuple[Tensor, ...], recipe: Recipe, *, at_once: int, in_loop: int) -> int:
+    """In a loop: `in_loop` of one tensor, beside what is left of the one before it."""
     if recipe.optimizer_impl == "fused":
         return 0
-    values = at_once * _total(tensors) if recipe.optimizer_impl == "foreach" else in_loop * _largest(tensors)
-    return values * recipe.state_bytes
+    if recipe.optimizer_impl == "foreach":
+        return at_once * _total(tensors) * recipe.state_bytes
+    return max(t.before + in_loop * t.values for t in tensors) * recipe.state_bytes
 
 
 def _total(tensors: Iterable[Tensor]) -> int:

@@ -75,6 +75,11 @@ class Rank:
         return self.layer_matrices + 2 * self.norm_weights + 2 * self.qk_norm
 
     @property
+    def layer_experts(self) -> int:
+        """Weights of one layer that other expert-parallel ranks do not have."""
+        return sum(self.expert_matrices) if self.routed > 1 else 0
+
+    @property
     def embedding_weights(self) -> int:
         return self.vocab * self.width if self.first else 0
 

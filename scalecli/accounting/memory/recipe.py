@@ -48,6 +48,10 @@ class Recipe:
     """Micro-batches whose gradients are summed before an optimizer step."""
     lora_rank: int = 0
     """0 trains every weight; otherwise only adapters of this rank on the attention projections."""
+    base_bits: int | None = None
+    """Bits of quantised frozen matrices under LoRA (4 or 8); None keeps them in the stored type."""
+    sequence_chunks: int = 1
+    """Pieces of the sequence that a recomputed layer is taken backward in (sequence-chunked backward)."""
     expert_capacity: float = 1.0
     """Slots an expert has, relative to a perfectly balanced routing."""
     ema_copies: int = 0
@@ -66,7 +70,7 @@ class Recipe:
                     f"{name} {getattr(self, name)!r} is not known",
                     hint=f"choose one of {', '.join(get_args(allowed))}",
                 )
-        for name in ("accumulation", "logit_chunks", "optimizer_rank"):
+        for name in ("accumulation", "logit_chunks", "optimizer_rank", "sequence_chunks"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name.replace('_', ' ')} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.dropout < 1:
@@ -75,6 +79,12 @@ class Recipe:
             raise PlanError("a compression factor below 1 or an expert capacity of 0 makes no sense")
         if self.lora_rank < 0 or self.ema_copies < 0:
             raise PlanError("LoRA rank and copies of averaged weights cannot be negative")
+        if self.base_bits is not None and (not self.lora_rank or self.base_bits not in (4, 8)):
+            raise PlanError("only frozen weights can be quantised, to 4 or 8 bits", hint="give a LoRA rank")
+        if self.sequence_chunks > 1 and self.recompute != "full":
+            raise PlanError(
+                "a backward pass in chunks of the sequence recomputes them", hint="--recompute full"
+            )
         if self.master_weights and self.precision != "bf16":
             raise PlanError(
                 f"{self.precision} keeps float32 weights already; master weights would be a second copy"

@@ -31,10 +31,9 @@ def norm_statistics(rank: Rank, recipe: Recipe) -> int:
 
 
 def decomposed_norm_copies(rank: Rank, recipe: Recipe) -> int:
-    """Float32 copy of the stream (if that is narrower) and the normed stream in the stream's type."""
+    """The normed stream in float32, and the stream itself in float32 instead of its own type if that is narrower."""
     values = rank.stream_tokens * rank.width
-    widened = 4 * values if recipe.stream_bytes < 4 else 0
-    return widened + values * recipe.stream_bytes
+    return values * (4 + 4 - recipe.stream_bytes)
 
 
 def projection_input(rank: Rank, recipe: Recipe) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from scalecli.accounting.memory.layout import Layout
+from scalecli.accounting.memory.layout import Layout, Sharding
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
 
 MASTER_BYTES = 4
 AVERAGE_BYTES = 4
 LAYERS_GATHERED = 2  # the layer that computes and the one prefetched for after it
+QUANTISED_BLOCK = (
+    64  # values of a quantised base that share a float32 scale (Dettmers et al., 2305.14314, section 3)
+)
 
 
 def trained_weights(rank: Rank, recipe: Recipe) -> int:
@@ -16,21 +19,34 @@ def trained_weights(rank: Rank, recipe: Recipe) -> int:
     return rank.layers * rank.adapter_weights(recipe.lora_rank) if recipe.lora_rank else rank.weights
 
 
-def stored_weights(rank: Rank, recipe: Recipe) -> int:
-    """Weights and adapters before sharding."""
-    return rank.weights + (trained_weights(rank, recipe) if recipe.lora_rank else 0)
+def trained_experts(rank: Rank, recipe: Recipe) -> int:
+    """Those of them that are experts'."""
+    return 0 if recipe.lora_rank else rank.layers * rank.layer_experts
 
 
 def weight_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
-    """Weights in the stored type; one shard of them under zero3."""
-    return _sharded(stored_weights(rank, recipe) * recipe.weight_bytes, layout, at="zero3")
+    """Weights and adapters in the stored type; one shard of them under zero3."""
+    adapters = trained_weights(rank, recipe) if recipe.lora_rank else 0
+    if recipe.base_bits is None:
+        w, experts = recipe.weight_bytes, rank.layers * rank.layer_experts
+        return sharded((rank.weights + adapters) * w, experts * w, layout, "zero3")
+    matrices = rank.layers * rank.layer_matrices
+    quantised = matrices * recipe.base_bits // 8 + 4 * matrices // QUANTISED_BLOCK
+    return sharded((rank.weights - matrices + adapters) * recipe.weight_bytes + quantised, 0, layout, "zero3")
 
 
-def gathered_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
-    """Under zero3: whole weights of the layers at work, and of embedding and head, in the computed type."""
-    if layout.sharding != "zero3" or layout.shards == 1:
+def dequantised_bytes(rank: Rank, recipe: Recipe) -> int:
+    """The largest quantised matrix in the computed type, while it is used."""
+    if recipe.base_bits is None:
         return 0
-    layers = LAYERS_GATHERED if layout.reshard_after_forward else rank.layers
+    return max(*rank.attention_matrices, *rank.expert_matrices) * recipe.compute_bytes
+
+
+def gathered_bytes(rank: Rank, recipe: Recipe, layout: Layout, layers_at_work: int) -> int:
+    """Under zero3: whole weights of the layers at work, and of embedding and head, in the computed type."""
+    if not layout.shards_at("zero3"):
+        return 0
+    layers = layers_at_work if layout.reshard_after_forward else rank.layers
     values = min(layers, rank.layers) * rank.layer_weights + rank.embedding_weights + rank.head_weights
     return values * recipe.compute_bytes
 
@@ -39,17 +55,19 @@ def master_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
     """Float32 weights beside bfloat16 ones; sharded with the optimizer states."""
     if not recipe.master_weights:
         return 0
-    return _sharded(trained_weights(rank, recipe) * MASTER_BYTES, layout, at="zero1")
+    values, experts = trained_weights(rank, recipe), trained_experts(rank, recipe)
+    return sharded(values * MASTER_BYTES, experts * MASTER_BYTES, layout, "zero1")
 
 
 def average_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
     """Running averages of the weights in float32."""
-    return _sharded(recipe.ema_copies * rank.weights * AVERAGE_BYTES, layout, at="zero1")
+    each = recipe.ema_copies * AVERAGE_BYTES
+    return sharded(rank.weights * each, rank.layers * rank.layer_experts * each, layout, "zero1")
 
 
-def gradient_bytes(values: int, recipe: Recipe, layout: Layout) -> int:
+def gradient_bytes(values: int, experts: int, recipe: Recipe, layout: Layout) -> int:
     """Gradients of that many weights, in the stored type of the weights; one shard of them from zero2 on."""
-    return _sharded(values * recipe.weight_bytes, layout, at="zero2")
+    return sharded(values * recipe.weight_bytes, experts * recipe.weight_bytes, layout, "zero2")
 
 
 def cast_bytes(matrix_weights: int, recipe: Recipe) -> int:
@@ -57,7 +75,8 @@ def cast_bytes(matrix_weights: int, recipe: Recipe) -> int:
     return 2 * matrix_weights if recipe.precision == "bf16-autocast" else 0
 
 
-def _sharded(size: int, layout: Layout, *, at: str) -> int:
-    """One shard (rounded up) if the layout shards at that stage or before it."""
-    order = ("none", "ddp", "zero1", "zero2", "zero3")
-    return -(-size // layout.shards) if order.index(layout.sharding) >= order.index(at) else size
+def sharded(size: int, experts: int, layout: Layout, stage: Sharding) -> int:
+    """One shard (rounded up) of `size` bytes, `experts` of them experts', if the layout shards at that stage."""
+    if not layout.shards_at(stage):
+        return size
+    return -(-(size - experts) // layout.shards) - (-experts // layout.expert_shards)

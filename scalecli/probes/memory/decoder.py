@@ -18,6 +18,7 @@ from torch.utils.checkpoint import (
 
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
+from scalecli.errors import PlanError
 from scalecli.probes.memory import kernels
 
 # What selective recomputation keeps: everything that is expensive to compute again.
@@ -80,14 +81,26 @@ class Norm(nn.Module):
 class Attention(nn.Module):
     def __init__(self, shape: ModelShape, recipe: Recipe) -> None:
         super().__init__()
+        if recipe.attention == "stored":
+            raise PlanError("stored attention scores are not traced, only counted", hint="--attention flash")
         self.shape = shape
         packed = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
         self.packed = Projection(shape.width, packed, recipe, adapted=True)
         self.out = Projection(shape.width, shape.width, recipe, adapted=True)
+        self.query_norm = Norm(shape.head_dim, shape, recipe) if shape.qk_norm else None
+        self.key_norm = Norm(shape.head_dim, shape, recipe) if shape.qk_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        out, _ = kernels.attention(self.packed(x), self.shape.heads, self.shape.kv_heads)
-        return self.out(out)
+        packed = self.packed(x)
+        if self.query_norm is not None and self.key_norm is not None:
+            heads, kv_heads, size = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
+            queries, keys, values = packed.unflatten(-1, (-1, size)).split(
+                (heads, kv_heads, kv_heads), dim=-2
+            )
+            packed = torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=-2).flatten(-2)
+        out, _ = kernels.attention(packed, self.shape.heads, self.shape.kv_heads)
+        mixed: Tensor = self.out(out)
+        return mixed
 
 
 class FeedForward(nn.Module):
@@ -99,8 +112,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
-            return self.down(F.gelu(self.up(x)))
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+            plain: Tensor = self.down(F.gelu(self.up(x)))
+            return plain
+        gated: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return gated
 
 
 class Experts(nn.Module):
@@ -202,7 +217,7 @@ class TracedDecoder(nn.Module):
         return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
 
 
-def _recomputed(layer: Layer, x: Tensor, recipe: Recipe) -> Tensor:
+def _recomputed(layer: nn.Module, x: Tensor, recipe: Recipe) -> Tensor:
     if recipe.recompute == "none":
         out: Tensor = layer(x)
         return out

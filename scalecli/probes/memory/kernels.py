@@ -67,17 +67,20 @@ def attention_backward(
     queries, keys, values = _heads_first(packed, heads, kv_heads)
 
     def by_head(x: Tensor) -> Tensor:
-        return x.view(batch, length, heads, -1).transpose(1, 2)
+        split: Tensor = x.view(batch, length, heads, -1).transpose(1, 2)
+        return split
 
     d_queries, d_keys, d_values = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         by_head(grad), queries, keys, values, by_head(out), logsumexp, 0.0, True
     )
 
     def shared(x: Tensor) -> Tensor:
-        return x.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
+        summed: Tensor = x.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
+        return summed
 
     gradients = torch.cat((rotate(d_queries, -1), rotate(shared(d_keys), -1), shared(d_values)), dim=1)
-    return gradients.transpose(1, 2).flatten(2).contiguous()
+    packed_gradient: Tensor = gradients.transpose(1, 2).flatten(2).contiguous()
+    return packed_gradient
 
 
 @attention_backward.register_fake
@@ -93,7 +96,8 @@ def _attention_context(ctx: Any, inputs: tuple[Tensor, int, int], output: tuple[
 
 
 def _attention_gradient(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, None, None]:
-    return attention_backward(grad, *ctx.saved_tensors, ctx.heads, ctx.kv_heads), None, None
+    d_packed: Tensor = attention_backward(grad, *ctx.saved_tensors, ctx.heads, ctx.kv_heads)
+    return d_packed, None, None
 
 
 attention.register_autograd(_attention_gradient, setup_context=_attention_context)
@@ -134,7 +138,8 @@ def _norm_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor,
 
 
 def _norm_gradient(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor]:
-    return rms_norm_backward(grad, *ctx.saved_tensors)
+    d_x, d_weight = rms_norm_backward(grad, *ctx.saved_tensors)
+    return d_x, d_weight
 
 
 rms_norm.register_autograd(_norm_gradient, setup_context=_norm_context)

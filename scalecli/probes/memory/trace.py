@@ -106,6 +106,7 @@ class FusedAdamW(torch.optim.Optimizer):
                     "step": torch.zeros((), device=p.device),
                 }  # fmt: skip
         states = [self.state[p] for p in params]
+        torch._foreach_add_([s["step"] for s in states], 1)
         torch._fused_adamw_(
             params,
             [p.grad for p in params],

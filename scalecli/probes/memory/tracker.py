@@ -7,8 +7,6 @@ a caching allocator calls *allocated* bytes; context, workspaces, rounding and f
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +26,7 @@ class MemoryTracker(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.moment = "start"
         self.peaks: dict[str, int] = {}
@@ -39,13 +37,8 @@ class MemoryTracker(TorchDispatchMode):
         """Most bytes alive at once in any moment."""
         return max(self.peaks.values(), default=0)
 
-    @contextmanager
-    def during(self, moment: str) -> Iterator[None]:
-        """Count peaks under this name; nothing is restored, so that a later call can move on inside it."""
-        self.enter(moment)
-        yield
-
     def enter(self, moment: str) -> None:
+        """Count peaks under this name from now on."""
         self.moment = moment
         self._note_peak()
 

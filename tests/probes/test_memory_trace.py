@@ -1,0 +1,147 @@
+"""The tracker runs real modules on the meta device; the closed forms have to agree with it byte for byte, nearly."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from scalecli.accounting.memory import Recipe, estimate_memory
+from scalecli.accounting.shape import ModelShape
+from scalecli.errors import PlanError
+from scalecli.probes.memory import kernels
+from scalecli.probes.memory.trace import FusedAdamW, trace_training
+from scalecli.probes.memory.tracker import MemoryTracker
+
+TOLERANCE = 1e-3
+DENSE = ModelShape(layers=3, width=256, ffn=688, heads=4, kv_heads=4, vocab=1000)
+SHAPES = {
+    "dense": DENSE,
+    "gqa": replace(DENSE, kv_heads=2),
+    "gelu": replace(DENSE, activation="gelu"),
+    "layer-norm": replace(DENSE, norm="layer"),
+    "qk-norm": replace(DENSE, qk_norm=True),
+    "tied": replace(DENSE, tied=True, vocab=8000),
+    "experts": replace(DENSE, num_experts=4, experts_per_token=2),
+    "one-layer": replace(DENSE, layers=1),
+}
+FUSED = Recipe(optimizer_impl="fused")
+RECIPES = {
+    **{
+        f"{precision}-{recompute}": replace(FUSED, precision=precision, recompute=recompute)
+        for precision, recompute in product(("bf16", "bf16-autocast", "fp32"), ("none", "selective", "full"))
+    },
+    "loop": Recipe(optimizer_impl="loop"),
+    "foreach": Recipe(optimizer_impl="foreach"),
+    "sgd": Recipe(optimizer="sgd"),
+    "sgd-momentum": Recipe(optimizer="sgd-momentum"),
+    "chunked": replace(FUSED, logits="chunked"),
+    "chunked-autocast": replace(FUSED, logits="chunked", precision="bf16-autocast"),
+    "accumulation": replace(FUSED, accumulation=2),
+}
+ONCE = {
+    "muon": Recipe(optimizer="muon"),
+    "muon-fp32": Recipe(optimizer="muon", precision="fp32"),
+    "lora": replace(FUSED, lora_rank=8),
+    "lora-autocast": replace(FUSED, lora_rank=8, precision="bf16-autocast"),
+    "lora-selective": replace(FUSED, lora_rank=8, recompute="selective"),
+    "lora-full": replace(FUSED, lora_rank=8, recompute="full"),
+    "dropout": replace(FUSED, dropout=0.1),
+    "dropout-selective": replace(FUSED, dropout=0.1, recompute="selective"),
+    "decomposed-norm": replace(FUSED, norm="decomposed"),
+}
+CASES = [
+    *[pytest.param(SHAPES[s], RECIPES[r], id=f"{s}-{r}") for s, r in product(SHAPES, RECIPES)],
+    *[pytest.param(DENSE, recipe, id=name) for name, recipe in ONCE.items()],
+]
+
+
+@pytest.mark.parametrize(("shape", "recipe"), CASES)
+def test_closed_forms_agree_with_the_tracker(shape: ModelShape, recipe: Recipe) -> None:
+    size = {"micro_batch_sequences": 2, "sequence_length": 256}
+    traced = trace_training(shape, recipe, **size)
+    counted = estimate_memory(shape, recipe, **size)
+    assert counted.peak_bytes == pytest.approx(traced.peak_bytes, rel=TOLERANCE)
+    assert counted.saved_for_backward_bytes == pytest.approx(traced.saved_for_backward_bytes, rel=TOLERANCE)
+    for moment in ("backward", "step"):
+        assert counted.moments[moment] == pytest.approx(traced.peaks[moment], rel=TOLERANCE)
+
+
+def test_llama_7b_traced_at_full_depth() -> None:
+    shape = ModelShape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, vocab=32000)
+    recipe = Recipe(optimizer_impl="loop")
+    traced = trace_training(shape, recipe, micro_batch_sequences=1, sequence_length=2048)
+    assert traced.peak_bytes / 2**30 == pytest.approx(50.69, abs=0.006)
+    assert traced.saved_for_backward_bytes / 2**30 == pytest.approx(9.6587, abs=0.001)
+    assert traced.moment == "step"
+
+
+def test_tracker_counts_storages_once_and_until_they_die() -> None:
+    with MemoryTracker() as tracker:
+        x = torch.empty(256)
+        view, alias = x[:10], x.t()
+        assert tracker.live == 1024
+        del x, view
+        assert tracker.live == 1024
+        del alias
+    assert tracker.live == 0
+    assert tracker.peak == 1024
+
+
+def test_attention_kernel_is_causal_attention_with_rotary_positions() -> None:
+    torch.manual_seed(0)
+    batch, length, heads, kv_heads, size = 2, 16, 4, 2, 8
+    packed = torch.randn(
+        batch, length, (heads + 2 * kv_heads) * size, dtype=torch.float64, requires_grad=True
+    )
+    split = packed.view(batch, length, -1, size).transpose(1, 2).split((heads, kv_heads, kv_heads), dim=1)
+    queries, keys = kernels.rotate(split[0], 1), kernels.rotate(split[1], 1)
+    expected = nn.functional.scaled_dot_product_attention(
+        queries, keys, split[2], is_causal=True, enable_gqa=True
+    )
+    out, _ = kernels.attention(packed, heads, kv_heads)
+    torch.testing.assert_close(out, expected.transpose(1, 2).flatten(2), rtol=1e-6, atol=1e-6)
+    weights = torch.randn_like(out)
+    (wanted,) = torch.autograd.grad((expected.transpose(1, 2).flatten(2) * weights).sum(), packed)
+    (found,) = torch.autograd.grad((out * weights).sum(), packed)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_norm_kernel_is_rms_norm() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(3, 5, requires_grad=True), torch.randn(5, requires_grad=True)
+    expected = nn.functional.rms_norm(x, (5,), weight, kernels.NORM_EPSILON)
+    out, _ = kernels.rms_norm(x, weight)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(out.square().sum(), (x, weight)),
+        torch.autograd.grad(expected.square().sum(), (x, weight)),
+    )
+
+
+def test_fused_adamw_is_pytorchs() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Parameter(torch.ones(7)), nn.Parameter(torch.ones(7))
+    mine = FusedAdamW([ours])
+    reference = torch.optim.AdamW([theirs], lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    for _ in range(3):
+        gradient = torch.randn(7)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        reference.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_what_cannot_be_traced_says_so() -> None:
+    with pytest.raises(PlanError, match="apollo cannot be traced"):
+        trace_training(DENSE, Recipe(optimizer="apollo"), micro_batch_sequences=1, sequence_length=8)
+    with pytest.raises(PlanError, match="not traced, only counted"):
+        trace_training(DENSE, Recipe(attention="stored"), micro_batch_sequences=1, sequence_length=8)
+
+
+def test_closed_forms_never_load_torch() -> None:
+    code = "import sys, scalecli.plan.memory; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
