@@ -6,8 +6,9 @@ The plan is written before the target is trained, so that the prediction is one.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -27,7 +28,7 @@ from scalecli.plan.target import Wish
 from scalecli.probes.config import Evaluation, ProbeConfig
 from scalecli.probes.family import SMALLEST_WIDTH, member, proxy_shape
 from scalecli.probes.ladder import RUNG_RATIO, Cost, Recipe, grid, ladder
-from scalecli.probes.sweep import OnProgress, local_slots, run_sweep
+from scalecli.probes.sweep import OnProgress, SweepReport, local_slots, run_sweep
 from scalecli.probes.timing import StepTime, measure_step_time
 from scalecli.report.quickstart import draw_quickstart
 
@@ -38,12 +39,12 @@ SHORTEST = 0.1
 LENGTH_ROUNDING = 0.2
 """Lengths that differ by less are one: lengths of the ladder differ by factors of two."""
 RUNGS = 3
-TARGET_SIZE = 2.0
+TARGET_SIZE = 1.6
 """The target, as a multiple of the largest rung."""
 TARGET_SEEDS = 3
-LADDER_SHARE = 0.45
-"""Share of the time that the ladder takes; the target and its alternatives have the rest."""
-START_UP_SHARE = 0.15
+LADDER_SHARE = 0.35
+"""Share of the time that the ladder is made for; the target and its alternatives have what is left of it."""
+REPORT_SHARE = 0.1
 """Share of the time kept for starting processes, for fits and for the report."""
 TARGET_SIZE_MARGIN = 1.3
 """Rows above this multiple of the largest rung are the target's, not the ladder's."""
@@ -67,6 +68,20 @@ class Settings:
     interval: float = 0.9
 
 
+@dataclass(slots=True, kw_only=True)
+class Clock:
+    """How much of the minutes is left, and how much slower than expected things went so far."""
+
+    minutes: float
+    slowness: float = 1.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds that may still go into training."""
+        return 60 * self.minutes * (1 - REPORT_SHARE) - (time.monotonic() - self.started)
+
+
 @dataclass(frozen=True, slots=True)
 class Rival:
     """One way to train the target."""
@@ -84,16 +99,17 @@ def quickstart(
     extra) and `quickstart.json` into the folder `out`, and returns the last. Called again with the same settings it
     trains only what is missing. Raises what its parts raise, `ExportError` when the folder cannot be written.
     """
+    clock = Clock(minutes=settings.minutes)
     corpus = load_corpus(settings.data)
     design = Design.stored_or_measured(out, settings, corpus, announce)
-    runs = _measure(out, design, settings, announce, on_progress)
+    runs = _measure(out, design, settings, clock, announce, on_progress)
     announce("fitting the laws and writing the plan")
     fits = fit_ladder(runs, settings, announce)
     for fit in fits:
         fit.write(out / f"{'landscape' if fit.law.name.startswith('landscape') else 'loss'}.fit.json")
     plan = plan_target(design, fits, corpus)
     _write(out / "plan.json", render(plan, "json"))
-    rivals = design.affordable(target_runs(plan, runs, design, corpus))
+    rivals = design.affordable(target_runs(plan, runs, design, corpus), clock)
     announce(f"training the target {len(rivals)} times: as recommended, and otherwise")
     _train(out, [rival.config for rival in rivals], settings, on_progress)
     document = compare(plan, rivals, read_runs(out / "runs.db"), settings)
@@ -109,7 +125,6 @@ class Design:
     pace: StepTime
     device: str
     slots: int
-    target_seconds: float
 
     @property
     def largest_params(self) -> int:
@@ -135,7 +150,6 @@ class Design:
         """The largest ladder within its share of the minutes, by the time of a few steps."""
         slots = local_slots(settings.device, None, 1)
         device = slots[0].device
-        seconds = 60 * settings.minutes * (1 - START_UP_SHARE)
 
         def of_size(params: float) -> ProbeConfig:
             shape = proxy_shape(params, vocab=corpus.vocab)
@@ -153,7 +167,7 @@ class Design:
         runs = _affordable_ladder(
             corpus,
             settings.data,
-            LADDER_SHARE * seconds,
+            LADDER_SHARE * 60 * settings.minutes,
             lambda configs: pace.sweep_seconds(configs, device_type=device, slots=len(slots)),
         )
         return cls(
@@ -161,17 +175,16 @@ class Design:
             pace=pace,
             device=device,
             slots=len(slots),
-            target_seconds=(1 - LADDER_SHARE) * seconds,
         )
 
     def seconds(self, configs: Sequence[ProbeConfig]) -> float:
         return self.pace.sweep_seconds(configs, device_type=self.device, slots=self.slots)
 
-    def affordable(self, rivals: Sequence[Rival]) -> list[Rival]:
+    def affordable(self, rivals: Sequence[Rival], clock: Clock) -> list[Rival]:
         """As many as the minutes allow, in their order of importance; the recommended setting always."""
         kept = list(rivals)
         while (
-            len(kept) > TARGET_SEEDS and self.seconds([rival.config for rival in kept]) > self.target_seconds
+            len(kept) > TARGET_SEEDS and clock.slowness * self.seconds([r.config for r in kept]) > clock.left
         ):
             kept.pop()
         return kept
@@ -192,20 +205,32 @@ def _affordable_ladder(corpus: Corpus, data: str, budget: float, cost: Cost) -> 
 
 
 def _measure(
-    out: Path, design: Design, settings: Settings, announce: Announce, on_progress: OnProgress | None
+    out: Path,
+    design: Design,
+    settings: Settings,
+    clock: Clock,
+    announce: Announce,
+    on_progress: OnProgress | None,
 ) -> RunTable:
-    """Train the ladder, and then beyond the edges at which the best runs of a size lie."""
+    """Train the ladder, and then beyond the edges at which the best runs of a size lie, while there is time."""
     configs = list(design.ladder)
     announce(f"training {len(configs)} runs of the ladder")
-    for _ in range(EDGE_ROUNDS + 1):
-        _train(out, configs, settings, on_progress)
-        runs = read_runs(out / "runs.db", where=f"params < {TARGET_SIZE_MARGIN * design.largest_params}")
+    report = _train(out, configs, settings, on_progress)
+    if report.finished == report.planned:
+        clock.slowness = report.seconds / design.seconds(configs)
+    for _ in range(EDGE_ROUNDS):
+        runs = _ladder_runs(out, design)
         more = beyond_edges(configs, runs)
-        if not more:
+        if not more or clock.slowness * design.seconds(more) > clock.left * LADDER_SHARE:
             break
         announce(f"the best of some sizes lies at an edge of the grid: training {len(more)} runs beyond it")
         configs += more
-    return runs
+        _train(out, configs, settings, on_progress)
+    return _ladder_runs(out, design)
+
+
+def _ladder_runs(out: Path, design: Design) -> RunTable:
+    return read_runs(out / "runs.db", where=f"params < {TARGET_SIZE_MARGIN * design.largest_params}")
 
 
 def beyond_edges(configs: Sequence[ProbeConfig], runs: RunTable) -> list[ProbeConfig]:
@@ -263,9 +288,9 @@ def _with_batch(config: ProbeConfig, sequences: int) -> ProbeConfig:
 
 def _train(
     out: Path, configs: Sequence[ProbeConfig], settings: Settings, on_progress: OnProgress | None
-) -> None:
+) -> SweepReport:
     with Store.open(out / "runs.db") as store:
-        run_sweep(configs, store, device=settings.device, on_progress=on_progress)
+        return run_sweep(configs, store, device=settings.device, on_progress=on_progress)
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,6 +8,8 @@ import typer
 
 from scalecli.cli import (
     compare,
+    design,
+    doctor,
     export,
     fit,
     laws,
@@ -60,10 +62,12 @@ app.command(rich_help_panel=PANELS[2])(fit.fit)
 app.command(rich_help_panel=PANELS[2])(predict.predict)
 app.command(rich_help_panel=PANELS[2])(validate.validate)
 app.command(rich_help_panel=PANELS[2])(compare.compare)
+app.command(rich_help_panel=PANELS[2])(design.design)
 app.command(rich_help_panel=PANELS[3])(plan.plan)
 app.command(rich_help_panel=PANELS[3])(memory.memory)
 app.command(rich_help_panel=PANELS[3])(export.export)
 app.command(rich_help_panel=PANELS[4])(schema.schema)
+app.command(rich_help_panel=PANELS[4])(doctor.doctor)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from scalecli.cli import options
 from scalecli.cli.memory import draw_memory
 from scalecli.cli.model import shape_of
 from scalecli.cli.render import show, span, table
+from scalecli.cli.target import Target
 from scalecli.units import format_count, parse_count
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def plan(
+    target: Target = None,
     params: options.Params = None,
     params_kind: options.ParamsKind = "total",
     layers: options.Layers = None,

@@ -183,6 +183,37 @@ class ComparisonDocument(_Open):
     warnings: list[Warning]
 
 
+class _Answer(_Span):
+    name: str
+    at: dict[str, float]
+    unit: str
+    width: float = Field(description="log of high over low")
+
+
+class _Design(_Open):
+    name: str
+    flops: float
+    low: float
+    high: float
+    width: float
+    runs: list[dict[str, float]]
+
+
+class DesignDocument(_Open):
+    """`design --json`: the answer today, and the interval that each plan would leave; `runs` are the best's."""
+
+    schema_name: Literal["scalecli/design/1"] = Field(alias="schema")
+    law: str
+    answer: _Answer
+    budget_flops: float
+    flops_per_second: float | None
+    interval: float
+    edges: list[dict[str, float]]
+    plans: list[_Design]
+    runs: list[dict[str, float]]
+    warnings: list[Warning]
+
+
 class _Failure(_Open):
     run_id: str
     reason: str
@@ -273,6 +304,19 @@ class LawDocument(_LawSummary):
     references: dict[str, str]
 
 
+class DoctorDocument(_Open):
+    """`doctor --json`; sizes in bytes."""
+
+    schema_name: Literal["scalecli/doctor/1"] = Field(alias="schema")
+    python: str
+    platform: str
+    cpu_threads: int
+    memory_bytes: int
+    devices: list[dict[str, Any]]
+    versions: dict[str, str | None]
+    extras: dict[str, bool]
+
+
 class _Rival(_Open):
     name: str
     batch_tokens: float
@@ -295,6 +339,8 @@ class QuickstartDocument(_Open):
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "comparison": ComparisonDocument,
+    "design": DesignDocument,
+    "doctor": DoctorDocument,
     "fit": FitDocument,
     "law": LawDocument,
     "laws": LawsDocument,
