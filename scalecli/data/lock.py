@@ -31,14 +31,12 @@ class DriverLock:
             ) from None
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            owner = stream.read().strip() or "another process"
+        except BlockingIOError:
+            raise _in_use(store, stream) from None
+        except OSError as error:
             stream.close()
-            raise DataError(
-                f"store {store} is in use by the driver {owner}",
-                hint="wait for it, stop it, or give --store another path",
-            ) from None
+            fact = f"store {store} cannot be locked: {error.strerror or error}"
+            raise DataError(fact, hint="give --store a place whose file system has locks") from None
         stream.truncate(0)
         stream.write(f"with pid {os.getpid()} on {socket.gethostname()}")
         stream.flush()
@@ -47,3 +45,11 @@ class DriverLock:
     def release(self) -> None:
         """Free the lock. The file stays: deleting it would let two drivers lock two files of one name."""
         self._stream.close()
+
+
+def _in_use(store: Path, stream: IO[str]) -> DataError:
+    stream.seek(0)
+    owner = stream.read().strip() or "another process"
+    stream.close()
+    fact = f"store {store} is in use by the driver {owner}"
+    return DataError(fact, hint="wait for it, stop it, or give --store another path")

@@ -169,6 +169,17 @@ def test_a_second_driver_is_refused_and_readers_are_not(store, tmp_path):
             reader.put({"run_id": "b", "status": "ok"})
 
 
+def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(stream, flags):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(DataError, match="cannot be locked: No locks available"):
+        Store.open(tmp_path / "runs.db")
+
+
 DRIVER = """
 import json, sys, time
 from scalecli.data.store import Store
