@@ -1,0 +1,311 @@
+"""The plan as a whole: what it rests on, what it says, and that uncertainty is carried into it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from plan_worlds import LANDSCAPE, LOSS, known_fit
+
+from scalecli.errors import PlanError
+from scalecli.fitters.fit import Fit
+from scalecli.plan.batch import BatchWish
+from scalecli.plan.document import Plan
+from scalecli.plan.moving import parse_setting
+from scalecli.plan.objectives import Objective, parse_objective
+from scalecli.plan.plan import PlanOptions, make_plan
+from scalecli.plan.target import Wish
+
+WISH = Wish(params=1e9, tokens=2e10)
+SETTING = parse_setting({"batch": "512k", "lr": "3e-4", "params": "1B", "tokens": "20B"})
+
+
+def planned(*fits: Fit, wish: Wish = WISH, goal: str = "tokens", **options: object) -> Plan:
+    batch = BatchWish(objective=parse_objective(goal))
+    return make_plan(wish, fits, PlanOptions(**{"batch": batch, **options}))  # type: ignore[arg-type]
+
+
+def codes(plan: Plan) -> set[str]:
+    return {warning.code for warning in plan.warnings}
+
+
+def width(interval: object) -> float:
+    return math.log(interval.high / interval.low)  # type: ignore[attr-defined]
+
+
+# Without fits
+
+
+def test_without_runs_the_catalogue_answers_as_a_spread_and_says_so() -> None:
+    plan = planned()
+    said = [p.batch_tokens for p in plan.presets if p.quantity == "optimum" and p.batch_tokens]
+    assert plan.batch.tokens is not None
+    assert (plan.batch.tokens.low, plan.batch.tokens.high) == (min(said), max(said))
+    assert plan.learning_rate.peak is not None
+    assert width(plan.learning_rate.peak) > math.log(4)
+    assert "W-FOLKLORE" in codes(plan)
+    assert plan.loss is None
+    assert any(not p.valid for p in plan.presets)
+
+
+def test_a_critical_size_is_no_part_of_the_folklore() -> None:
+    plan = planned()
+    critical = max(p.batch_tokens or 0 for p in plan.presets if p.quantity == "critical")
+    assert plan.batch.tokens is not None
+    assert plan.batch.tokens.high is not None
+    assert plan.batch.tokens.high < critical
+
+
+def test_budgets_have_their_own_rules() -> None:
+    data, compute = planned(budget="data"), planned(budget="compute")
+    assert data.batch.tokens is not None
+    assert compute.batch.tokens is not None
+    assert data.batch.tokens.value == pytest.approx(0.58 * 2e10**0.571)  # StepLaw varies tokens freely
+    assert data.batch.tokens.low == data.batch.tokens.high
+    assert compute.batch.tokens.low < data.batch.tokens.value < compute.batch.tokens.high  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("goal", ["time", "exchange=1", "max-extra-tokens=5%"])
+def test_an_objective_without_a_fit_is_refused(goal: str) -> None:
+    with pytest.raises(PlanError, match="what a larger batch costs"):
+        planned(goal=goal)
+
+
+# With fits
+
+
+def test_the_landscape_decides_and_its_truth_is_inside(fits: dict[str, Fit]) -> None:
+    plan = planned(fits["landscape"], fits["loss"])
+    batch, rate = plan.batch.tokens, plan.learning_rate.peak
+    assert batch is not None
+    assert rate is not None
+    assert batch.value == pytest.approx(float(LANDSCAPE.optimal_batch_tokens(1e9, 2e10)), rel=0.1)
+    run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
+    truth = float(LANDSCAPE.optimal_learning_rate_at(1e9, 2e10, run))
+    assert rate.value == pytest.approx(truth, rel=0.1)
+    assert plan.batch.flat_range_tokens is not None
+    assert plan.batch.flat_range_tokens[0] < batch.value < plan.batch.flat_range_tokens[1]
+    assert "W-FOLKLORE" not in codes(plan)
+    assert plan.presets
+
+
+def test_wider_fits_make_a_wider_plan(fits: dict[str, Fit]) -> None:
+    sure = planned(fits["landscape"], fits["loss"], goal="max-extra-tokens=5%")
+    unsure = planned(known_fit(LANDSCAPE, 0.06), known_fit(LOSS, 0.03), goal="max-extra-tokens=5%")
+    for part in (lambda p: p.batch.tokens, lambda p: p.learning_rate.peak, lambda p: p.loss):
+        assert width(part(unsure)) > 2 * width(part(sure))
+
+
+def test_the_draws_of_the_loss_law_reach_the_batch(fits: dict[str, Fit]) -> None:
+    sure = planned(fits["landscape"], fits["loss"], goal="max-extra-tokens=5%")
+    unsure = planned(fits["landscape"], known_fit(LOSS, 0.2), goal="max-extra-tokens=5%")
+    assert width(unsure.batch.tokens) > width(sure.batch.tokens)
+
+
+def test_excess_is_told_in_tokens_and_in_compute(fits: dict[str, Fit]) -> None:
+    rows = planned(fits["landscape"], fits["loss"]).batch.tradeoff
+    assert len(rows) == 6
+    best = min(rows, key=lambda row: row.excess_loss or 0)
+    for row in rows:
+        assert row.extra_tokens_fraction is not None
+        assert row.excess_compute_fraction is not None
+        assert row.extra_tokens_fraction >= (best.extra_tokens_fraction or 0)
+        assert row.excess_loss is not None
+        by_size, by_tokens = 0.34 * 400 * 1e9**-0.34, 0.31 * 1200 * 2e10**-0.31
+        assert row.excess_compute_fraction == pytest.approx(
+            math.expm1(row.excess_loss / ((by_size + by_tokens) / 2)), rel=0.05, abs=1e-6
+        )
+        assert row.steps == pytest.approx(2e10 / row.batch_tokens * (1 + row.extra_tokens_fraction), rel=1e-2)
+
+
+def test_largest_batch_within_extra_tokens_costs_just_those(fits: dict[str, Fit]) -> None:
+    plan = planned(fits["landscape"], fits["loss"], goal="max-extra-tokens=5%")
+    best = planned(fits["landscape"], fits["loss"])
+    assert plan.batch.tokens is not None
+    assert best.batch.tokens is not None
+    assert plan.batch.tokens.value > 1.5 * best.batch.tokens.value
+    nearest = min(
+        plan.batch.tradeoff, key=lambda row: abs(math.log(row.batch_tokens / plan.batch.tokens.value))
+    )  # type: ignore[union-attr]
+    assert nearest.extra_tokens_fraction == pytest.approx(0.05, abs=0.02)
+
+
+# Critical batches
+
+
+@pytest.mark.parametrize(
+    ("goal", "share"), [("max-extra-tokens=20%", 0.2), ("exchange=1", 1.0), ("exchange=4", 2.0)]
+)
+def test_objectives_on_the_hyperbola_have_closed_forms(fits: dict[str, Fit], goal: str, share: float) -> None:
+    plan = planned(fits["critical"], goal=goal)
+    assert plan.batch.critical_tokens is not None
+    assert plan.batch.tokens is not None
+    assert plan.batch.tokens.value == pytest.approx(share * plan.batch.critical_tokens.value)
+    assert width(plan.batch.tokens) == pytest.approx(width(plan.batch.critical_tokens))
+
+
+def test_a_critical_batch_is_a_limit_with_its_definition_and_never_the_batch(fits: dict[str, Fit]) -> None:
+    plan, without = planned(fits["critical_tokens"]), planned()
+    assert plan.batch.tokens == without.batch.tokens
+    assert plan.batch.critical_tokens is not None
+    assert plan.batch.critical_tokens.value == pytest.approx(20 * 2e10**0.47, rel=0.15)
+    assert plan.batch.critical_tokens.definition.startswith("hyperbola")
+    (line,) = [line for line in plan.lines if line.name == "batch at 20 % overhead"]
+    base = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
+    assert line.value == pytest.approx(0.2 * plan.batch.critical_tokens.value + 1.2 * base)
+
+
+def test_past_the_critical_batch_is_a_warning(fits: dict[str, Fit]) -> None:
+    assert "W-BATCH-PAST-CRITICAL" in codes(planned(fits["critical"], batch=BatchWish(tokens=2e6)))
+    assert "W-BATCH-PAST-CRITICAL" not in codes(planned(fits["critical"], batch=BatchWish(tokens=2e5)))
+
+
+def test_the_critical_batch_over_the_loss_needs_a_loss_law(fits: dict[str, Fit]) -> None:
+    alone = planned(fits["critical_loss"])
+    assert alone.batch.critical_tokens is None
+    assert "W-CRITICAL-INPUT" in codes(alone)
+    both = planned(fits["critical_loss"], fits["loss"])
+    assert both.loss is not None
+    assert both.batch.critical_tokens is not None
+    assert both.batch.critical_tokens.value == pytest.approx(2e8 * both.loss.value ** (-1 / 0.21), rel=0.1)
+
+
+def test_a_noise_scale_is_told_as_a_ratio_and_never_as_the_batch(fits: dict[str, Fit]) -> None:
+    plan = planned(fits["noise_scale"], fits["critical_loss"], fits["loss"])
+    assert plan.batch.tokens == planned(fits["critical_loss"], fits["loss"]).batch.tokens
+    (ratio,) = [line for line in plan.lines if line.name == "noise scale over critical batch"]
+    assert ratio.value == pytest.approx(0.01, rel=0.1)
+
+
+# Ceilings and wishes
+
+
+def test_a_wished_batch_is_kept_and_a_ceiling_holds(fits: dict[str, Fit]) -> None:
+    wished = planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=1e6))
+    assert wished.batch.sequences == round(1e6 / 2048)
+    capped = planned(fits["landscape"], fits["loss"], batch=BatchWish(max_tokens=2e5))
+    assert capped.batch.tokens is not None
+    assert capped.batch.tokens.value == 2e5
+    rate = float(LANDSCAPE.optimal_learning_rate_at(1e9, 2e10, capped.batch.sequences * 2048))  # type: ignore[operator]
+    assert capped.learning_rate.peak is not None
+    assert capped.learning_rate.peak.value == pytest.approx(rate, rel=0.1)
+
+
+def test_sequences_given_for_tokens_are_caught() -> None:
+    with pytest.raises(PlanError, match="less than one sequence"):
+        planned(batch=BatchWish(tokens=512.0))
+
+
+def test_too_few_updates_are_a_warning() -> None:
+    assert "W-FEW-UPDATES" in codes(planned(batch=BatchWish(tokens=4e8)))
+    assert "W-FEW-UPDATES" not in codes(planned(batch=BatchWish(tokens=4e6)))
+
+
+# One good setting
+
+
+def test_a_setting_at_its_own_scale_and_batch_stays() -> None:
+    plan = planned(setting=SETTING, batch=BatchWish(tokens=512e3))
+    assert plan.learning_rate.peak is not None
+    assert plan.learning_rate.peak.value == pytest.approx(3e-4)
+    assert plan.learning_rate.peak.low == pytest.approx(3e-4)
+    assert {entry.rule for entry in plan.moved} >= {"size and tokens stay"}
+
+
+def test_a_larger_batch_takes_the_middle_of_rules_that_disagree() -> None:
+    plan = planned(setting=SETTING, batch=BatchWish(tokens=4 * 512e3))
+    rates = [entry.value for entry in plan.moved if entry.quantity == "learning_rate"]
+    assert plan.learning_rate.peak is not None
+    assert plan.learning_rate.peak.high == pytest.approx(6e-4)  # the square root
+    assert plan.learning_rate.peak.low == pytest.approx(3e-4 * 4 ** (math.log(3) / math.log(1024)))
+    assert len(rates) == 3
+
+
+def test_a_larger_model_moves_batch_and_rate_by_published_slopes() -> None:
+    plan = planned(setting=SETTING, wish=Wish(params=4e9, tokens=8e10))
+    assert plan.batch.tokens is not None
+    assert plan.batch.tokens.low == pytest.approx(512e3 * 4**0.281)  # DiLoCo
+    assert plan.batch.tokens.high == pytest.approx(512e3 * 4**0.703)  # Porian
+    assert plan.learning_rate.peak is not None
+    assert plan.learning_rate.peak.value < 3e-4
+
+
+def test_the_rest_of_the_setting_moves_along_and_the_optimizer_follows() -> None:
+    rich = parse_setting(
+        {
+            "batch": "512k",
+            "lr": "3e-4",
+            "params": "1B",
+            "tokens": "20B",
+            "beta2": "0.95",
+            "weight_decay": "0.1",
+        }
+    )
+    plan = planned(setting=rich, batch=BatchWish(tokens=128e3))
+    run = plan.batch.sequences * 2048  # type: ignore[operator]
+    assert plan.optimizer.beta2 == pytest.approx(0.95 ** (run / 512e3))
+    rate, decay = plan.learning_rate.peak.value, plan.optimizer.weight_decay  # type: ignore[union-attr]
+    assert run / (rate * decay) == pytest.approx(512e3 / (3e-4 * 0.1))  # type: ignore[operator]
+    assert plan.optimizer.beta1 == 0.9
+
+
+def test_fits_win_over_a_setting_but_show_it(fits: dict[str, Fit]) -> None:
+    plan = planned(fits["landscape"], fits["loss"], setting=SETTING)
+    assert plan.batch.tokens == planned(fits["landscape"], fits["loss"]).batch.tokens
+    assert plan.moved
+
+
+def test_sgd_moves_linearly_and_no_rate_comes_from_it_to_adamw() -> None:
+    sgd = parse_setting({"batch": "512k", "lr": "0.1", "params": "1B", "tokens": "20B", "optimizer": "sgd"})
+    wish = Wish(params=1e9, tokens=2e10, optimizer="sgd")
+    plan = planned(setting=sgd, wish=wish, batch=BatchWish(tokens=4 * 512e3))
+    assert plan.learning_rate.peak is not None
+    assert plan.learning_rate.peak.value == pytest.approx(0.4)
+    other = planned(setting=sgd, batch=BatchWish(tokens=4 * 512e3))
+    assert "W-RATE-NOT-MOVED" in codes(other)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch": "1M", "lr": "3e-4"}, "needs params, tokens"),
+        (
+            {"batch": "1M", "lr": "3e-4", "params": "1B", "tokens": "20B", "temperature": "1"},
+            "no 'temperature'",
+        ),
+        ({"batch": "1M", "lr": "high", "params": "1B", "tokens": "20B"}, "learning_rate"),
+        ({"batch": "0", "lr": "3e-4", "params": "1B", "tokens": "20B"}, "has to be positive"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_setting(values)
+
+
+# Devices
+
+
+def test_least_time_on_devices_is_no_slower_than_least_tokens(fits: dict[str, Fit]) -> None:
+    wish = Wish(params=1e9, tokens=2e10, accelerator="h100-80g", count=8)
+    plan = planned(fits["landscape"], fits["loss"], wish=wish, goal="time")
+    days = {row.batch_tokens: row.days for row in plan.batch.tradeoff}
+    run = plan.batch.sequences * 2048  # type: ignore[operator]
+    assert all(value is not None for value in days.values())
+    best = planned(fits["landscape"], fits["loss"], wish=wish)
+    assert days[run] <= min(row.days for row in best.batch.tradeoff) * 1.05  # type: ignore[type-var, operator]
+
+
+def test_least_time_without_devices_is_refused(fits: dict[str, Fit]) -> None:
+    with pytest.raises(PlanError, match="devices"):
+        planned(fits["landscape"], fits["loss"], goal="time")
+
+
+@pytest.mark.parametrize("text", ["", "speed", "tokens=3", "exchange", "exchange=-1", "max-extra-tokens=x%"])
+def test_objectives_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="one of tokens, time"):
+        parse_objective(text)
+
+
+def test_objectives_read_back() -> None:
+    assert str(Objective()) == "tokens"
+    assert parse_objective("exchange=0.5") == Objective(goal="exchange", amount=0.5)
