@@ -17,6 +17,7 @@ from scalecli.units import format_bytes
 
 LONG_SEQUENCE = 8192  # below it a sequence is not worth cutting: its attention is a small part of the work
 ALTERNATIVES = 5
+RESOLUTION = 0.03  # differences in time that the step-time model cannot be trusted with
 LARGEST_MICRO_BATCH = 64
 # From the cheapest in time to the dearest; a later one is tried where an earlier one does not fit.
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -53,6 +54,16 @@ class Choice:
     reason: str
 
     @property
+    def timed(self) -> StepTime:
+        """The step's time; every choice of a search has one."""
+        assert self.step is not None
+        return self.step
+
+    @property
+    def seconds(self) -> float:
+        return self.timed.seconds
+
+    @property
     def device_bytes(self) -> int:
         return self.estimate.peak_bytes + self.overhead_bytes
 
@@ -77,7 +88,7 @@ class Choice:
 
 
 def search_layouts(demand: Demand) -> list[Choice]:
-    """Layouts that fit, fastest first, at most one for each way of cutting the model.
+    """Layouts that fit, the recommended one first, then the fastest: one for each way of cutting the model.
 
     Raises PlanError where no layout divides batch and devices, DoesNotFit where none fits: its budget is that of the
     layout that came nearest, its hint what would make that one fit.
@@ -94,8 +105,12 @@ def search_layouts(demand: Demand) -> list[Choice]:
         found = [choice for layout in cuts if (choice := _offloaded(demand, layout)) is not None]
     if not found:
         raise _does_not_fit(demand, min(nearest, key=lambda choice: choice.device_bytes))
-    found.sort(key=_rank)
-    return [replace(found[0], reason=_reason(found)), *_others(found)]
+    first = _preferred(found)
+    others = sorted((choice for choice in found if choice is not first), key=lambda choice: choice.seconds)
+    return [
+        replace(first, reason=_reason(first, len(found))),
+        *(_compared(choice, first) for choice in others[:ALTERNATIVES]),
+    ]
 
 
 def _cuts(demand: Demand) -> Iterator[Layout]:
@@ -137,19 +152,19 @@ def _divides(demand: Demand, layout: Layout) -> bool:
 
 
 def _cheapest(demand: Demand, layout: Layout, nearest: list[Choice]) -> Choice | None:
-    """The fastest of this cut's micro-batches and recomputations that fit; the smallest that do not are noted."""
-    best: Choice | None = None
+    """The best of this cut's micro-batches, each with the least recomputation that fits; where none fits, the least
+    memory is noted."""
+    fitting = []
     for micro_batch in _micro_batches(demand, layout):
         for recompute in _recomputes(demand.recipe):
             choice = _choice(demand, layout, micro_batch, recompute)
             if choice.device_bytes <= demand.accelerator.memory_bytes:
-                if best is None or _rank(choice) < _rank(best):
-                    best = choice
+                fitting.append(choice)
                 break
         else:
             nearest.append(choice)
             break
-    return best
+    return _preferred(fitting) if fitting else None
 
 
 def _offloaded(demand: Demand, layout: Layout) -> Choice | None:
@@ -192,33 +207,36 @@ def _choice(demand: Demand, layout: Layout, micro_batch: int, recompute: Recompu
     return Choice(layout, recipe, micro_batch, estimate, demand.overhead.bytes(estimate.peak_bytes), step, "")
 
 
-def _rank(choice: Choice) -> tuple[float, int, int]:
-    """Fastest first; among equals (to a thousandth) fewer cuts, then smaller micro-batches."""
-    assert choice.step is not None
+def _preferred(choices: list[Choice]) -> Choice:
+    """The simplest of those that are about as fast as the fastest: smaller micro-batches first (Hagemann et al.,
+    2311.05610, section 4), then less recomputation, then fewer cuts."""
+    fastest = min(choice.seconds for choice in choices)
+    equals = [choice for choice in choices if choice.seconds <= (1 + RESOLUTION) * fastest]
+    return min(equals, key=_effort)
+
+
+def _effort(choice: Choice) -> tuple[int, int, int, float]:
     layout = choice.layout
+    cuts = layout.tp * layout.pp * layout.cp * layout.ep
+    return choice.micro_batch_sequences, RECOMPUTES.index(choice.recipe.recompute), cuts, choice.seconds
+
+
+def _compared(choice: Choice, first: Choice) -> Choice:
+    """The choice with what sets it apart from the first."""
+    difference = choice.seconds / first.seconds - 1
+    loss = _largest_loss(choice.timed)
+    if difference < 0:
+        return replace(
+            choice, reason=f"{-difference:.1%} faster by the model, with more to set up; its {loss}"
+        )
+    return replace(choice, reason=f"{difference:.1%} slower; its {loss}")
+
+
+def _reason(first: Choice, count: int) -> str:
     return (
-        float(f"{choice.step.seconds:.3g}"),
-        layout.tp * layout.pp * layout.cp * layout.ep,
-        choice.micro_batch_sequences,
+        f"simplest of those within {RESOLUTION:.0%} of the fastest, of {count} layouts that fit; "
+        f"its {_largest_loss(first.timed)}"
     )
-
-
-def _others(found: list[Choice]) -> list[Choice]:
-    """The next ones, each with what it loses to the first."""
-    first = found[0].step
-    assert first is not None
-    others = []
-    for choice in found[1 : ALTERNATIVES + 1]:
-        assert choice.step is not None
-        slower = choice.step.seconds / first.seconds - 1
-        others.append(replace(choice, reason=f"{slower:.1%} slower: {_largest_loss(choice.step)}"))
-    return others
-
-
-def _reason(found: list[Choice]) -> str:
-    first = found[0]
-    assert first.step is not None
-    return f"fastest of {len(found)} layouts that fit; its largest loss is {_largest_loss(first.step)}"
 
 
 def _largest_loss(step: StepTime) -> str:
@@ -230,7 +248,7 @@ def _largest_loss(step: StepTime) -> str:
         "transfers between stages": step.pipeline, "the optimizer": step.optimizer, "offloading": step.offload,
     }  # fmt: skip
     name = max(losses, key=losses.__getitem__)
-    return f"{name} ({losses[name] / step.seconds:.1%})"
+    return f"largest loss is {name} ({losses[name] / step.seconds:.1%} of a step)"
 
 
 def _does_not_fit(demand: Demand, nearest: Choice) -> DoesNotFit:

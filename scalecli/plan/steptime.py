@@ -222,16 +222,22 @@ def _expert_parallel(rank: Rank, recipe: Recipe, layout: Layout, links: _Links) 
 def _data_parallel(
     rank: Rank, recipe: Recipe, layout: Layout, links: _Links, micro_batch_seconds: float
 ) -> float:
-    """What gradients (and, under zero3, weights) take beyond what backward hides."""
+    """What gradients (and, under zero3, weights) take beyond what computation hides.
+
+    Up to zero1 they are reduced once a step, behind the last micro-batch. zero2 reduces them after every micro-batch
+    and gathers weights once; zero3 gathers weights for forward and for backward besides.
+    """
     group = layout.dp * layout.cp
     if group == 1:
         return 0.0
-    bandwidth = links.bandwidth(layout.shards if layout.sharding == "zero3" else group, layout.tp)
+    hidden = OVERLAP * micro_batch_seconds
     size = rank.weights * recipe.compute_bytes
-    if layout.sharding == "zero3":
-        each = 3 * _ring(layout.shards, size, bandwidth)
-        return recipe.accumulation * max(0.0, each - OVERLAP * micro_batch_seconds)
-    return max(0.0, 2 * _ring(group, size, bandwidth) - OVERLAP * micro_batch_seconds)
+    if layout.sharding not in ("zero2", "zero3"):
+        return max(0.0, 2 * _ring(group, size, links.bandwidth(group, layout.tp)) - hidden)
+    once = _ring(layout.shards, size, links.bandwidth(layout.shards, layout.tp))
+    if layout.sharding == "zero2":
+        return recipe.accumulation * max(0.0, once - hidden) + once
+    return recipe.accumulation * max(0.0, 3 * once - hidden)
 
 
 def _pipeline_transfers(rank: Rank, recipe: Recipe, layout: Layout, links: _Links) -> float:

@@ -44,22 +44,17 @@ class Level:
 def highest(operations: Iterable[Operation], *, accumulating: bool) -> Level:
     """The highest level of a sequence. When gradients of an earlier micro-batch are there already, a weight's new
     gradient lives only until it is added."""
-    level, top = Level(), Level()
+    gradients = working = kept = casts = 0
+    top = Level()
     for op in operations:
-        during = Level(
-            gradients=level.gradients + op.gradients,
-            working=level.working + op.makes,
-            saved=level.saved,
-            casts=level.casts,
-        )
-        if during.total > top.total:
-            top = during
-        level = Level(
-            gradients=level.gradients + (0 if accumulating else op.gradients),
-            working=during.working - op.releases,
-            saved=level.saved - op.consumes,
-            casts=level.casts - op.uncasts,
-        )
+        working += op.makes
+        if gradients + op.gradients + working + kept + casts > top.total:
+            top = Level(gradients=gradients + op.gradients, working=working, saved=kept, casts=casts)
+        if not accumulating:
+            gradients += op.gradients
+        working -= op.releases
+        kept -= op.consumes
+        casts -= op.uncasts
     return top
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from scalecli.accounting.memory import loss, offload, pipeline, saved, weights
 from scalecli.accounting.memory.backward import highest, layer_backward, norm_backward
@@ -56,7 +57,8 @@ def estimate_memory(
     if micro_batch_sequences < 1 or sequence_length < 1:
         raise PlanError(f"a micro-batch of {micro_batch_sequences} × {sequence_length} tokens holds nothing")
     check_layout(shape, layout, sequence_length)
-    stages = sorted({0, min(1, layout.pp - 1), layout.pp - 1})
+    # The first stage holds the embedding, the most layers and the most micro-batches; the last one the loss.
+    stages = sorted({0, layout.pp - 1})
     estimates = [
         _estimate_stage(shape, recipe, layout, stage, micro_batch_sequences, sequence_length)
         for stage in stages
@@ -106,10 +108,14 @@ class _Step:
     # What is there all the time
 
     def static(self, layers_gathered: int = weights.LAYERS_GATHERED) -> Bytes:
+        gathered = weights.gathered_bytes(self.rank, self.computed, self.layout, layers_gathered)
+        return self._resident | {"gathered weights": gathered}
+
+    @cached_property
+    def _resident(self) -> Bytes:
         rank, recipe, layout = self.rank, self.recipe, self.layout
         resident = {
             "weights": weights.weight_bytes(rank, recipe, layout),
-            "gathered weights": weights.gathered_bytes(rank, self.computed, layout, layers_gathered),
             "master weights": weights.master_bytes(rank, recipe, layout),
             "averaged weights": weights.average_bytes(rank, recipe, layout),
             "optimizer states": self.states,
@@ -124,7 +130,7 @@ class _Step:
             "weights": weights.weight_bytes(self.rank, self.recipe, self.layout),
             "master weights": weights.master_bytes(self.rank, self.recipe, self.layout),
             "optimizer states": self.states,
-            "gradients": self._all_gradients(),
+            "gradients": self._all_gradients,
             "saved activations": (self.waiting + 1) * self.saved_activations(),
         }
         return offload.on_host(resident, self.layout.offload)
@@ -144,6 +150,7 @@ class _Step:
         r = self.recipe.lora_rank
         return self.rank.adapter_weights(r) if r else self.rank.layer_weights
 
+    @cached_property
     def _all_gradients(self) -> int:
         values, experts = (
             weights.trained_weights(self.rank, self.recipe),
@@ -153,7 +160,7 @@ class _Step:
 
     def _gradients_before(self) -> int:
         """Of earlier micro-batches of the same step."""
-        return self._all_gradients() if self.accumulating else 0
+        return self._all_gradients if self.accumulating else 0
 
     def _gradients_above(self, layers: int) -> int:
         """Of head, final norm and the last `layers` layers."""
@@ -170,6 +177,7 @@ class _Step:
 
     # What forward keeps
 
+    @cached_property
     def _layer_kept(self) -> int:
         return math.ceil(saved.layer_kept(self.rank, self.computed) / self.recipe.saved_compression)
 
@@ -184,8 +192,8 @@ class _Step:
     def _layers_kept(self, layers: int) -> int:
         if layers == 0:
             return 0
-        kept = layers * self._layer_kept() - self._frozen_input()
-        return offload.kept_on_device(kept, self._layer_kept(), self.layout.offload)
+        kept = layers * self._layer_kept - self._frozen_input()
+        return offload.kept_on_device(kept, self._layer_kept, self.layout.offload)
 
     def saved_activations(self) -> int:
         """Kept by forward for one micro-batch, loss included."""
@@ -361,13 +369,13 @@ class _Step:
         """
         rank, recipe = self.rank, self.computed
         if recipe.lora_rank:
-            return self.static() | {"gradients": self._all_gradients()}
+            return self.static() | {"gradients": self._all_gradients}
         stream = rank.stream_tokens * rank.width * recipe.stream_bytes
         dense = rank.vocab * rank.width * recipe.weight_bytes
         working = stream + (dense if self.accumulating else 0)
         if self._shares_head():
             working = self._waiting_head_gradient() + max(stream + dense, 2 * dense)
-        return self.static() | {"gradients": self._all_gradients(), "working tensors": working}
+        return self.static() | {"gradients": self._all_gradients, "working tensors": working}
 
     def _shares_head(self) -> bool:
         """Head and embedding are one trained tensor, whose two gradients meet at the end of backward."""
@@ -380,7 +388,7 @@ class _Step:
 
     def optimizer(self) -> Bytes:
         here = self.static() | {
-            "gradients": self._all_gradients(),
+            "gradients": self._all_gradients,
             "optimizer temporaries": self.temporaries,
         }
         return {

@@ -9,6 +9,7 @@ from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError
 
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3"]
+_SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
 Schedule = Literal["1f1b", "interleaved", "breadth-first", "zero-bubble"]
 Offload = Literal["none", "optimizer", "optimizer+weights", "activations"]
 
@@ -76,8 +77,7 @@ class Layout:
 
     def shards_at(self, stage: Sharding) -> bool:
         """Whether what `stage` is the first to shard is sharded here."""
-        order = get_args(Sharding)
-        return order.index(self.sharding) >= order.index(stage) and self.shards > 1
+        return self.shards > 1 and _SHARDINGS.index(self.sharding) >= _SHARDINGS.index(stage)
 
 
 def check_layout(shape: ModelShape, layout: Layout, sequence_length: int) -> None:
