@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
-from plan_worlds import LANDSCAPE, LOSS, known_fit
 
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
@@ -74,14 +74,14 @@ def test_an_objective_without_a_fit_is_refused(goal: str) -> None:
 # With fits
 
 
-def test_the_landscape_decides_and_its_truth_is_inside(fits: dict[str, Fit]) -> None:
+def test_the_landscape_decides_and_its_truth_is_inside(fits: dict[str, Fit], landscape: Any) -> None:
     plan = planned(fits["landscape"], fits["loss"])
     batch, rate = plan.batch.tokens, plan.learning_rate.peak
     assert batch is not None
     assert rate is not None
-    assert batch.value == pytest.approx(float(LANDSCAPE.optimal_batch_tokens(1e9, 2e10)), rel=0.1)
+    assert batch.value == pytest.approx(float(landscape.optimal_batch_tokens(1e9, 2e10)), rel=0.1)
     run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
-    truth = float(LANDSCAPE.optimal_learning_rate_at(1e9, 2e10, run))
+    truth = float(landscape.optimal_learning_rate_at(1e9, 2e10, run))
     assert rate.value == pytest.approx(truth, rel=0.1)
     assert plan.batch.flat_range_tokens is not None
     assert plan.batch.flat_range_tokens[0] < batch.value < plan.batch.flat_range_tokens[1]
@@ -89,16 +89,20 @@ def test_the_landscape_decides_and_its_truth_is_inside(fits: dict[str, Fit]) -> 
     assert plan.presets
 
 
-def test_wider_fits_make_a_wider_plan(fits: dict[str, Fit]) -> None:
+def test_wider_fits_make_a_wider_plan(
+    fits: dict[str, Fit], landscape: Any, loss_law: Any, make_fit: Any
+) -> None:
     sure = planned(fits["landscape"], fits["loss"], goal="max-extra-tokens=5%")
-    unsure = planned(known_fit(LANDSCAPE, 0.06), known_fit(LOSS, 0.03), goal="max-extra-tokens=5%")
+    unsure = planned(make_fit(landscape, 0.06), make_fit(loss_law, 0.03), goal="max-extra-tokens=5%")
     for part in (lambda p: p.batch.tokens, lambda p: p.learning_rate.peak, lambda p: p.loss):
         assert width(part(unsure)) > 2 * width(part(sure))
 
 
-def test_the_draws_of_the_loss_law_reach_the_batch(fits: dict[str, Fit]) -> None:
+def test_the_draws_of_the_loss_law_reach_the_batch(
+    fits: dict[str, Fit], loss_law: Any, make_fit: Any
+) -> None:
     sure = planned(fits["landscape"], fits["loss"], goal="max-extra-tokens=5%")
-    unsure = planned(fits["landscape"], known_fit(LOSS, 0.2), goal="max-extra-tokens=5%")
+    unsure = planned(fits["landscape"], make_fit(loss_law, 0.2), goal="max-extra-tokens=5%")
     assert width(unsure.batch.tokens) > width(sure.batch.tokens)
 
 
@@ -180,13 +184,13 @@ def test_a_noise_scale_is_told_as_a_ratio_and_never_as_the_batch(fits: dict[str,
 # Ceilings and wishes
 
 
-def test_a_wished_batch_is_kept_and_a_ceiling_holds(fits: dict[str, Fit]) -> None:
+def test_a_wished_batch_is_kept_and_a_ceiling_holds(fits: dict[str, Fit], landscape: Any) -> None:
     wished = planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=1e6))
     assert wished.batch.sequences == round(1e6 / 2048)
     capped = planned(fits["landscape"], fits["loss"], batch=BatchWish(max_tokens=2e5))
     assert capped.batch.tokens is not None
     assert capped.batch.tokens.value == 2e5
-    rate = float(LANDSCAPE.optimal_learning_rate_at(1e9, 2e10, capped.batch.sequences * 2048))  # type: ignore[operator]
+    rate = float(landscape.optimal_learning_rate_at(1e9, 2e10, capped.batch.sequences * 2048))  # type: ignore[operator]
     assert capped.learning_rate.peak is not None
     assert capped.learning_rate.peak.value == pytest.approx(rate, rel=0.1)
 
