@@ -38,7 +38,7 @@ def estimate_sweep(
     todo = [config for run_id, config in wanted.items() if run_id not in finished]
     places = local_slots(device, slots, threads)
     units = plan_units(todo, device_type=places[0].device)
-    largest = max((_unit_bytes(unit) for unit in units), default=0)
+    largest = max((unit_bytes(unit) for unit in units), default=0)
     return SweepEstimate(
         runs=len(todo),
         skipped=len(wanted) - len(todo),
@@ -48,7 +48,7 @@ def estimate_sweep(
     )
 
 
-def _unit_bytes(unit: Unit) -> int:
+def unit_bytes(unit: Unit) -> int:
     """Peak of a training step by closed form, for all copies; the process itself comes on top."""
     config = unit[0]
     recipe = MemoryRecipe(

@@ -1,0 +1,1 @@
+"""Activation and update sizes over width: is the parametrisation right?"""

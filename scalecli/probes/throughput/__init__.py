@@ -1,0 +1,1 @@
+"""Throughput over micro-batch sizes, and the largest that fits."""
