@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +43,6 @@ def splits(settings: Settings) -> list[Split]:
     """Hold out the largest models, the longest trainings, and the most compute; empty where too little is left."""
     parts = [_split(settings, held) for held in _held_out(settings) if _fittable(settings, ~held)]
     return [part for part in parts if part.surfaces]
-
-
-def best_by_extrapolation(
-    candidates: dict[str, Callable[[Settings, Grid], Optimum]], parts: list[Split]
-) -> dict[str, float]:
-    """Mean score of each way of fitting over the splits [nats/token]."""
-    return {
-        name: float(np.mean([part.score(fit(part.small, part.grid)) for part in parts]))
-        for name, fit in candidates.items()
-    }
 
 
 def _held_out(settings: Settings) -> Iterator[NDArray[np.bool_]]:

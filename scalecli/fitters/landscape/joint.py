@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,6 +85,12 @@ def fit_basin(settings: Settings, grid: Grid, recipe: Recipe) -> FittedForm[Basi
     leans = (0.0,) if "asymmetry" in recipe.held else (0.0, 1.0)
     starts = np.concatenate([values(_first_guess(settings, grid, recipe, lean)) for lean in leans])
     return fit_form(Basin, settings, grid, starts, _held_basin(recipe))
+
+
+def fit_variant(settings: Settings, grid: Grid, recipe: Recipe, start: Basin) -> FittedForm[Basin]:
+    """As `fit_basin`, from the fit of another recipe."""
+    zero = {name: np.zeros((1, 1)) for name in recipe.held}
+    return fit_form(Basin, settings, grid, values(replace(start, **zero)), _held_basin(recipe))
 
 
 def fit_exponentials(

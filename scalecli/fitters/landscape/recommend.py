@@ -9,7 +9,7 @@ import numpy as np
 from scalecli.errors import NoOptimum
 from scalecli.fitters.landscape.grid import Grid, Optimum, place
 from scalecli.fitters.landscape.holdout import Split, splits
-from scalecli.fitters.landscape.joint import JointFit, Recipe, fit_basin, fit_joint, redraw
+from scalecli.fitters.landscape.joint import JointFit, Recipe, fit_basin, fit_joint, fit_variant, redraw
 from scalecli.fitters.landscape.power import used_batch
 from scalecli.fitters.landscape.settings import Settings
 from scalecli.fitters.landscape.tuned_loss import fit_tuned_loss
@@ -30,18 +30,20 @@ SHARE_SPREAD = 0.5
 
 def choose_recipe(settings: Settings) -> Recipe:
     """The variant that extrapolates best inside these settings, the default where none does so clearly."""
-    recipe = Recipe(batch=_batch_varied(settings))
+    default = Recipe(batch=_batch_varied(settings))
+    recipes = [replace(default, held=held) for held in VARIANTS]
     parts = splits(settings)
     if not parts:
-        return recipe
-    scores = [_score_basin(replace(recipe, held=held), parts) for held in VARIANTS]
-    if min(scores) < DECISIVE * scores[0]:
-        recipe = replace(recipe, held=VARIANTS[int(np.argmin(scores))])
-    return recipe
+        return default
+    scores = np.sum([_scores(recipes, part) for part in parts], axis=0)
+    return recipes[int(np.argmin(scores))] if scores.min() < DECISIVE * scores[0] else default
 
 
-def _score_basin(recipe: Recipe, parts: list[Split]) -> float:
-    return float(np.mean([p.score(fit_basin(p.small, p.grid, recipe).form.optimum()) for p in parts]))
+def _scores(recipes: list[Recipe], part: Split) -> list[float]:
+    """Extrapolation score of the basin by each recipe, the first of which starts the others."""
+    first = fit_basin(part.small, part.grid, recipes[0])
+    others = [fit_variant(part.small, part.grid, recipe, first.form) for recipe in recipes[1:]]
+    return [part.score(fitted.form.optimum()) for fitted in (first, *others)]
 
 
 def _batch_varied(settings: Settings) -> bool:

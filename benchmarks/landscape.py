@@ -1,0 +1,228 @@
+"""Recommended batch and learning rate beyond the grid they were fitted on: excess loss and coverage.
+
+    python benchmarks/landscape.py worlds --count 25        excess loss, all ways side by side
+    python benchmarks/landscape.py coverage --count 250     coverage of the intervals (4 x 250 worlds)
+    python benchmarks/landscape.py table RUNS.csv           the same on a recorded grid, largest settings held out
+
+Synthetic worlds are seeded and their optimum is known (landscape_worlds.py); on a recorded grid a recommendation is
+scored by a cubic surface through each held-out setting, and one outside its box is a failure. Variants are chosen
+without the held-out settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from landscape_worlds import KINDS, make_world
+
+from scalecli.data.catalogue import presets
+from scalecli.data.tables import read_runs
+from scalecli.errors import FitError
+from scalecli.fitters.landscape.grid import Grid, Optimum, place
+from scalecli.fitters.landscape.joint import Recipe, fit_basin, fit_exponentials
+from scalecli.fitters.landscape.recommend import fit_point
+from scalecli.fitters.landscape.settings import Settings, group_settings
+from scalecli.fitters.landscape.surface import fit_surface
+from scalecli.fitters.law import Array, with_values
+from scalecli.fitters.laws.landscape import Landscape
+from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
+from scalecli.fitters.resample import Clusters
+from scalecli.plan.published import published_value
+
+TRAINED = [(params, params * ratio) for params in (6e7, 1.2e8, 2.15e8, 4.3e8) for ratio in (10, 40, 100)]
+TARGETS = [(1.07e9, 2e10), (1.07e9, 1e11), (4.3e8, 1e11), (2e9, 4e10)]
+INPUTS = ("params", "tokens", "batch_tokens", "learning_rate")
+
+Ask = Callable[[float, float], tuple[float, float]]
+"""Params, tokens -> batch [tokens], learning rate; NaN where it has no answer."""
+
+
+def ways(x: dict[str, Array], y: Array) -> dict[str, Ask]:
+    """Every way of answering from these runs, and every published rule."""
+    settings = group_settings(x, y)
+    grid = Grid.of(settings)
+    joint = fit_point(settings)
+    symmetric = fit_basin(settings, grid, Recipe(held=frozenset({"asymmetry"})))
+    asymmetric = fit_basin(settings, grid, Recipe())
+    terms = fit_exponentials(settings, grid, Recipe(), asymmetric.form)
+    two_stage = with_values(LandscapeTwoStage, LandscapeTwoStage.estimate(x, y, np.ones((1, y.size)))[0])
+    answers: dict[str, Ask] = {
+        "landscape (joint)": _asking(joint.optimum(), grid),
+        "  basin, asymmetric": _asking(asymmetric.form.optimum(), grid),
+        "  basin, symmetric": _asking(symmetric.form.optimum(), grid),
+        "  three exponentials": _asking(terms.form.optimum(), grid),
+        "landscape-two-stage": lambda n, t: (
+            float(two_stage.optimal_batch_tokens(n, t)),
+            float(two_stage.optimal_learning_rate(n, t)),
+        ),
+    }
+    return answers | {f"published: {name}": _published(name) for name in _complete_presets()}
+
+
+def _asking(optimum: Optimum, grid: Grid) -> Ask:
+    def ask(params: float, tokens: float) -> tuple[float, float]:
+        rate, batch = place(optimum, grid, np.log([params]), np.log([tokens]))
+        return float(np.exp(batch[0, 0])), float(np.exp(rate[0, 0]))
+
+    return ask
+
+
+def _complete_presets() -> list[str]:
+    """Published rules that give both an optimal batch and a learning rate."""
+    wanted = {"batch_tokens", "learning_rate"}
+    return [
+        name
+        for name, records in presets().items()
+        if wanted <= {record.output for record in records if record.quantity == "optimum"}
+    ]
+
+
+def _published(name: str) -> Ask:
+    records = {r.output: r for r in presets()[name] if r.quantity == "optimum"}
+
+    def ask(params: float, tokens: float) -> tuple[float, float]:
+        columns = {
+            "params": params,
+            "params_non_embedding": params,
+            "params_active": params,
+            "tokens": tokens,
+            "flops": 6 * params * tokens,
+            "tokens_per_param": tokens / params,
+        }
+        found = [published_value(records[output], columns) for output in ("batch_tokens", "learning_rate")]
+        return tuple(np.nan if value is None else value for value in found)
+
+    return ask
+
+
+def report(excess: dict[str, list[float]]) -> None:
+    """Excess loss in per cent of the loss; `failed` counts answers outside the box, or none."""
+    print(f"{'way':34}{'mean %':>9}{'worst %':>9}{'failed':>8}{'of':>6}")
+    for name, found in excess.items():
+        known = np.array([value for value in found if np.isfinite(value)])
+        row = (100 * known.mean(), 100 * known.max()) if known.size else (np.nan, np.nan)
+        print(f"{name:34}{row[0]:9.4f}{row[1]:9.3f}{len(found) - known.size:8d}{len(found):6d}")
+
+
+def run_worlds(count: int, first: int) -> None:
+    total: dict[str, list[float]] = {}
+    for kind in KINDS:
+        excess: dict[str, list[float]] = {}
+        for seed in range(first, first + count):
+            world = make_world(seed, kind)
+            answers = ways(*world.runs(TRAINED))
+            for params, tokens in TARGETS:
+                loss = world.tuned_loss(np.array(params), np.array(tokens))
+                for name, ask in answers.items():
+                    batch, rate = ask(params, tokens)
+                    found = world.excess(params, tokens, np.array(batch), np.array(rate))[0] / loss
+                    excess.setdefault(name, []).append(float(found))
+        print(f"\n{kind}: {count} worlds x {len(TARGETS)} targets")
+        report(excess)
+        for name, found in excess.items():
+            total.setdefault(name, []).extend(found)
+    print("\nall worlds")
+    report(total)
+
+
+def run_coverage(count: int, first: int, draws: int, two_stage: bool) -> None:
+    law = LandscapeTwoStage if two_stage else Landscape
+    inside: dict[tuple[str, str], list[bool]] = {}
+    widths: dict[tuple[str, str], list[float]] = {}
+    started = time.process_time()
+    for kind in KINDS:
+        for seed in range(first, first + count):
+            world = make_world(seed, kind)
+            x, y = world.runs(TRAINED, rate_step=2.0)
+            try:
+                bundle = with_values(law, _draws(law, x, y, draws, seed))
+                for params, tokens in TARGETS:
+                    batch, rate, _ = world.optimum(params, tokens)
+                    for name, truth, answer in (
+                        ("batch", batch, bundle.optimal_batch_tokens(params, tokens)),
+                        ("learning rate", rate, bundle.optimal_learning_rate(params, tokens)),
+                    ):
+                        low, high = np.nanquantile(np.log(answer), [0.05, 0.95])
+                        inside.setdefault((kind, name), []).append(bool(low <= truth <= high))
+                        widths.setdefault((kind, name), []).append(float(high - low))
+            except FitError as error:
+                print(f"{kind} {seed}: {error.message}")
+        for name in ("batch", "learning rate"):
+            _show(kind, name, inside[kind, name], widths[kind, name])
+    for name in ("batch", "learning rate"):
+        every = [i for kind in KINDS for i in inside[kind, name]]
+        _show("all", name, every, [w for kind in KINDS for w in widths[kind, name]])
+    outside = [i for (kind, _), found in inside.items() for i in found if kind != "family"]
+    family = [i for (kind, _), found in inside.items() for i in found if kind == "family"]
+    print(
+        f"family {np.mean(family):.3f}, outside it {np.mean(outside):.3f}; CPU {time.process_time() - started:.0f} s"
+    )
+
+
+def _draws(
+    law: type[Landscape] | type[LandscapeTwoStage], x: dict[str, Array], y: Array, draws: int, seed: int
+) -> Array:
+    rng = np.random.default_rng(seed)
+    clusters = Clusters.of(law.clusters(x), y.size)
+    counts = clusters.counts(draws, rng)[:, clusters.label]
+    return law.draws(x, y, np.ones(y.size), counts, rng)
+
+
+def _show(kind: str, name: str, inside: list[bool], widths: list[float]) -> None:
+    factor = np.exp(np.median(widths) / 2)
+    print(
+        f"{kind:14}{name:15}coverage {np.mean(inside):.3f} of {len(inside)}, median interval x/÷ {factor:.3f}",
+        flush=True,
+    )
+
+
+def run_table(path: Path, held: int) -> None:
+    """Hold out the `held` settings with the most compute."""
+    table = read_runs(path)
+    columns = table.columns([*INPUTS, "loss"])
+    x, y = {name: columns[name] for name in INPUTS}, columns["loss"]
+    settings = group_settings(x, y)
+    order = np.argsort(settings.log_params + settings.log_tokens)
+    large = np.isin(settings.label, order[-held:])
+    answers = ways({name: column[~large] for name, column in x.items()}, y[~large])
+    excess: dict[str, list[float]] = {}
+    for s in order[-held:]:
+        setting: Settings = settings.select(settings.label == s)
+        surface = fit_surface(setting)
+        if surface is None:
+            print(f"params {np.exp(settings.log_params[s]):.3g}: too few runs for a surface")
+            continue
+        for name, ask in answers.items():
+            batch, rate = np.log(ask(np.exp(settings.log_params[s]), np.exp(settings.log_tokens[s])))
+            off = surface.excess(np.array([rate]), np.array([batch]))[0] / surface.lowest
+            excess.setdefault(name, []).append(float(off))
+    print(f"{path}: {y.size} runs, {settings.count} settings, {held} held out")
+    report(excess)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("mode", choices=("worlds", "coverage", "table"))
+    parser.add_argument("runs", nargs="?", type=Path)
+    parser.add_argument("--count", type=int, default=25, help="worlds of each kind")
+    parser.add_argument("--first", type=int, default=10_000, help="first seed")
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--hold-out", type=int, default=3, help="settings held out of a table")
+    parser.add_argument("--two-stage", action="store_true", help="coverage of landscape-two-stage")
+    chosen = parser.parse_args()
+    if chosen.mode == "worlds":
+        run_worlds(chosen.count, chosen.first)
+    elif chosen.mode == "coverage":
+        run_coverage(chosen.count, chosen.first, chosen.draws, chosen.two_stage)
+    else:
+        run_table(chosen.runs, chosen.hold_out)
+
+
+if __name__ == "__main__":
+    main()
