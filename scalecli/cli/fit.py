@@ -70,6 +70,14 @@ def draw_fit(document: Any) -> Iterator[RenderableType]:
     yield table(
         f"{document['law']}: {document['status']}", ["parameter", f"value ({share} interval)", "std"], rows
     )
+    beside = document["diagnostics"].get("approaches", [])
+    if len(beside) > 1:
+        answers = ((one["law"], one["exponent"], span(one["optimal_params"])) for one in beside)
+        yield table(
+            f"best size at {beside[0]['flops']:.3g} FLOPs, by approach",
+            ["law", "exponent of compute", f"params ({share} interval)"],
+            answers,
+        )
     counts = document["rows"]
     yield f"{counts['used']} of {counts['read']} rows in {document['groups']} groups; {_objective(document)}"
     for drop in counts["dropped"]:

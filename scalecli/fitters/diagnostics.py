@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.fitters import approaches
 from scalecli.fitters.domain import GROWING, scale_of, with_compute
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.identify import Notice
@@ -158,6 +159,7 @@ def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, A
         "row_left_out": watch.without_each("row", rows, [str(row + 1) for row in rows]),
     }
     groups = under_tuned(fitted)
+    answers, budget = _approaches(fitted, draws, level)
     found = {
         "headline": {
             "name": watch.name,
@@ -167,9 +169,23 @@ def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, A
         },
         **{name: watch.document(table) for name, table in checks.items()},
         "flatness": flatness(fitted),
+        "approaches": [
+            {
+                "law": answer.law,
+                "exponent": answer.exponent,
+                "flops": budget,
+                "optimal_params": {
+                    "value": answer.params,
+                    "low": _number(answer.low),
+                    "high": _number(answer.high),
+                },
+            }
+            for answer in answers
+        ],
         "under_tuned": groups,
     }
     notices = [notice for table in checks.values() for notice in watch.notices(table)]
+    notices += approaches.notices(answers, budget)
     if groups:
         worst = ", ".join(f"{group['group']} (by {group['excess']:.1%})" for group in groups)
         notices.append(
@@ -210,6 +226,13 @@ def _headline(fitted: Estimate) -> tuple[str, Callable[[Any], Array]]:
     }
     where = f"{AHEAD:g} times the largest scale" if growing else "the largest run"
     return f"{law.output} at {where}", lambda law: np.asarray(law.predict(ahead))
+
+
+def _approaches(fitted: Estimate, draws: Array, level: float) -> tuple[list[approaches.Answer], float]:
+    """What approaches 1, 2 and 3 say is the best size ahead of the runs, and at which compute."""
+    columns = with_compute(fitted.data.x)
+    flops = AHEAD * float(columns["flops"].max()) if "flops" in columns else np.nan
+    return approaches.side_by_side(fitted, draws, flops, level), flops
 
 
 def flatness(fitted: Estimate) -> list[dict[str, Any]]:
