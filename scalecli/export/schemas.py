@@ -200,7 +200,7 @@ class _Design(_Open):
 
 
 class DesignDocument(_Open):
-    """`design --json`: the answer today, and the interval that each plan would leave; `runs` are the best's."""
+    """`design --json`: the answer today and the interval each plan would leave; `runs`: edges, then the best's."""
 
     schema_name: Literal["scalecli/design/1"] = Field(alias="schema")
     law: str
@@ -210,6 +210,7 @@ class DesignDocument(_Open):
     interval: float
     edges: list[dict[str, float]]
     plans: list[_Design]
+    best: str
     runs: list[dict[str, float]]
     warnings: list[Warning]
 
