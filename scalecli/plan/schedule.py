@@ -65,8 +65,8 @@ def critical_curve(fits: FitSet, target: Target) -> Curve | None:
 def batch_schedule(tokens: int, batch_tokens: int, unit_tokens: int, curve: Curve) -> list[Stage]:
     """Stages of the batch [tokens], each a power of two of the last one's and a multiple of `unit_tokens`.
 
-    `batch_tokens` is the batch at the end of the run, where the curve has its last value; before, the batch is the
-    largest such one that keeps its ratio to the curve. Every stage but the last is whole steps, and the stages
+    `batch_tokens` is the batch at the end of the run, where the curve has its last value; before, it is the one
+    nearest to the same ratio to the curve. Every stage but the last is whole steps, and the stages
     cover `tokens` without gap or overlap.
     """
     positions = np.geomspace(max(batch_tokens, EARLIEST * tokens), tokens, READINGS)
@@ -101,9 +101,9 @@ def steps_of(stages: list[Stage], tokens: int) -> int:
 
 
 def _size(wanted: float, batch_tokens: int, unit_tokens: int) -> int:
-    """The largest batch_tokens 2^k at or below `wanted`, as a multiple of the unit, at least one unit."""
-    octaves = math.floor(math.log2(wanted / batch_tokens) + 1e-9)
-    return max(1, math.floor(batch_tokens * 2.0**octaves / unit_tokens + 1e-9)) * unit_tokens
+    """The batch_tokens 2^k nearest to `wanted`, as a multiple of the unit, at least one unit."""
+    octaves = round(math.log2(wanted / batch_tokens))
+    return max(1, round(batch_tokens * 2.0**octaves / unit_tokens)) * unit_tokens
 
 
 def _at(law: object, columns: dict[str, float]) -> float:
