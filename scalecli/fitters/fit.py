@@ -232,7 +232,7 @@ def fit_law(
     diagnostics, fragile = diagnose(fitted, draws, options.interval) if options.diagnose else ({}, [])
     notices += [
         *search_notices(fitted),
-        *draw_notices(fitted, len(drawn), len(draws)),
+        *draw_notices(fitted, draws, len(drawn), options.interval),
         *interval_notices(options.interval, multiplier, validation),
         *fragile,
     ]

@@ -18,7 +18,6 @@ from scalecli.fitters.law import (
     PowerSum,
     measured_column,
     names,
-    required_columns,
 )
 
 TIED_SPREAD = 0.05
@@ -139,32 +138,30 @@ def _few_levels(law: type[Any], x: Columns) -> Iterator[Notice]:
 
 
 def _tied_columns(law: type[Any], x: Columns, pinned: Collection[str]) -> Iterator[Notice]:
-    """Pairs of columns that vary only together, such as params and tokens at a fixed ratio."""
-    for first, second in combinations(law.inputs, 2):
-        if (x[first] <= 0).any() or (x[second] <= 0).any():
-            continue
-        a, b = np.log(x[first]), np.log(x[second])
-        if a.std() <= SAME_LEVEL or b.std() <= SAME_LEVEL:
-            continue
+    """Columns that hardly vary, and pairs that vary only together, such as params and tokens at a fixed
+    ratio."""
+    logs = {name: np.log(x[name]) for name in law.inputs if (x[name] > 0).all() and levels(x[name]) > 1}
+    for first, second in combinations(logs, 2):
+        a, b = logs[first], logs[second]
+        needed = isinstance(law, PowerSum) or {first, second} <= SCALE_AXES
+        for name, column in ((first, a), (second, b)):
+            if column.std() < TIED_SPREAD and needed and not pinned:
+                raise NotIdentified(
+                    f"{name} varies by only {column.std():.1%} over the runs; {law.name} cannot tell what it does",
+                    hint=f"train proxies at other values of {name}",
+                )
         correlation = float(np.corrcoef(a, b)[0, 1])
-        spread = float(min(a.std(), b.std()) * np.sqrt(max(1 - correlation**2, 0.0)))
-        needs_both = isinstance(law, PowerSum) or {first, second} <= SCALE_AXES
-        if spread < TIED_SPREAD and needs_both and not pinned:
-            slope = float(np.polyfit(a, b, 1)[0])
+        spread = float(b.std() * np.sqrt(max(1 - correlation**2, 0.0)))
+        if spread < TIED_SPREAD and needed and not pinned:
+            slope = correlation * b.std() / a.std()
             raise NotIdentified(
-                f"{second} follows {first}^{slope:.2f} to within {spread:.1%} in all runs; {law.name} "
-                "cannot tell their "
-                "effects apart",
+                f"{second} follows {first}^{slope:.2f} to within {spread:.1%} in all runs; {law.name} cannot tell "
+                "their effects apart",
                 hint=f"train proxies at other ratios of {second} to {first} (a factor of 4 apart helps most)",
             )
         if abs(correlation) > TIED_CORRELATION:
             yield Notice(
                 "W-TIED-INPUTS",
-                f"log {first} and log {second} are correlated to {correlation:.3f}: their exponents are "
-                "poorly determined",
+                f"log {first} and log {second} are correlated to {correlation:.3f}: their exponents are poorly "
+                "determined",
             )
-
-
-def identified_columns(law: type[Any]) -> tuple[str, ...]:
-    """The columns whose range is the domain of a fit."""
-    return tuple(dict.fromkeys((*law.inputs, *required_columns(law))))

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalecli.errors import FitError
 from scalecli.fitters.generic import GenericProblem
-from scalecli.fitters.law import Array, PowerSum, names, parameters
+from scalecli.fitters.law import Array, PowerSum, parameters
 from scalecli.fitters.newton import EXACT, Minimum, minimise
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.power_sum import PowerSumProblem
@@ -155,7 +155,10 @@ def _spread_rows(data: Data) -> Indices:
 def _at_bounds(
     problem: Problem, theta: Array, value: float, targets: Targets
 ) -> tuple[Array, tuple[Bound, ...]]:
-    """Parameters that are at a bound or make no difference on the way there; the latter are moved there."""
+    """Parameters that are at a bound or make no difference on the way there; the latter are moved there.
+
+    The scale of a term that is centred on the data has no bound in the search: beyond its own it is told, too.
+    """
     size = len(theta)
     trials = np.tile(theta, (2 * size, 1))
     trials[np.arange(size), np.arange(size)] = problem.low
@@ -163,13 +166,14 @@ def _at_bounds(
     with np.errstate(all="ignore"):
         same = objective(problem, trials, targets) <= value * (1 + NO_EFFECT)
     theta = theta.copy()
-    order = names(problem.law)
-    params = list(parameters(problem.law).values())
+    theta[same[:size]] = problem.low[same[:size]]
+    theta[same[size:] & ~same[:size]] = problem.high[same[size:] & ~same[:size]]
+    raw = problem.to_raw(theta[None])[0]
     bounds = []
-    for i, which in enumerate(problem.free):
-        low, high = bool(same[i]), bool(same[size + i])
-        if low or high:
-            theta[i] = problem.low[i] if low else problem.high[i]
-            limit = params[which].low if low else params[which].high
-            bounds.append(Bound(order[which], "lower" if low else "upper", limit))
+    for i, (name, param) in enumerate(parameters(problem.law).items()):
+        place = np.flatnonzero(problem.free == i)
+        if place.size and (same[place[0]] or raw[i] < param.low):
+            bounds.append(Bound(name, "lower", param.low))
+        elif place.size and (same[size + place[0]] or raw[i] > param.high):
+            bounds.append(Bound(name, "upper", param.high))
     return theta, tuple(bounds)

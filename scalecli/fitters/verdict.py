@@ -11,7 +11,7 @@ import numpy as np
 from scalecli.fitters.calibrate import Validation
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.identify import Notice
-from scalecli.fitters.law import names
+from scalecli.fitters.law import Array, PowerSum, names, parameters
 from scalecli.fitters.resample import FEW_CLUSTERS
 
 AGREEING_STARTS = 0.25
@@ -20,6 +20,10 @@ AGREEING_STARTS = 0.25
 LOST_DRAWS = 0.01
 ILL_CONDITIONED = 1e8
 """Condition number of the Jacobian with columns of length 1 beyond which parameters are not told apart."""
+
+OPEN_FACTOR = 100.0
+"""A scale whose interval spans more than this factor is left open, and so is another parameter whose interval is
+wider than its value."""
 
 SHORT_COVERAGE = 0.2
 """How far below its level an interval's measured coverage may lie before it is a warning."""
@@ -87,18 +91,33 @@ def search_notices(fitted: Estimate) -> Iterator[Notice]:
         )
 
 
-def draw_notices(fitted: Estimate, asked: int, kept: int) -> Iterator[Notice]:
-    """Draws without an answer, and too few clusters to draw from."""
-    if asked - kept > LOST_DRAWS * asked:
-        yield Notice(
-            "W-DRAWS-LOST", f"{asked - kept} of {asked} bootstrap draws had no answer and are left out"
-        )
+def draw_notices(fitted: Estimate, draws: Array, asked: int, level: float) -> Iterator[Notice]:
+    """Draws (draws, parameters) without an answer, too few clusters to draw from, parameters left open."""
+    lost = asked - len(draws)
+    if lost > LOST_DRAWS * asked:
+        yield Notice("W-DRAWS-LOST", f"{lost} of {asked} bootstrap draws had no answer and are left out")
     if fitted.clusters.few:
         yield Notice(
             "W-FEW-GROUPS",
-            f"there are only {fitted.clusters.count} groups of runs (fewer than {FEW_CLUSTERS}): intervals "
+            f"there are only {fitted.clusters.count} groups of runs, fewer than {FEW_CLUSTERS}: intervals "
             "are rough",
         )
+    if not len(draws):
+        return
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    for i, (name, param) in enumerate(parameters(fitted.law).items()):
+        wide = high[i] > OPEN_FACTOR * low[i] if param.log else high[i] - low[i] > abs(fitted.raw[i])
+        if wide and name not in _powered_scales(fitted.law):
+            yield Notice(
+                "W-POORLY-DETERMINED",
+                f"the runs leave {name} open: {fitted.raw[i]:.3g} with interval {low[i]:.3g} to {high[i]:.3g}",
+            )
+
+
+def _powered_scales(law: type[Any]) -> set[str]:
+    """Scales that go with an exponent: wide whenever that is not exact, which says nothing about the fit."""
+    return {term.scale for term in law.terms if term.powers()} if isinstance(law, PowerSum) else set()
 
 
 def interval_notices(
