@@ -1,27 +1,17 @@
-"""Published run tables, as frames, and fits without draws and checks."""
+"""Fits without draws and checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from scalecli.fitters.law import Array, Columns, with_values
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.solver import solve
-
-DATA = Path(__file__).parents[2] / "data"
-
-
-@pytest.fixture(scope="session")
-def table() -> Callable[[str], pd.DataFrame]:
-    """`table("repeated_data/runs.csv")` is that table of tests/data."""
-    return lambda name: pd.read_csv(DATA / name)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from scalecli.fitters.laws import law_named
 from scalecli.fitters.laws.broken_power import BrokenPower
 
-Table = Callable[[str], pd.DataFrame]
+Public = Callable[[str], pd.DataFrame]
 CURVES = ["6 Enc, 6 Dec", "28 Enc, 6 Dec", "6 Enc, 28 Dec", "Dec-only", "TEnc-LSTM"]
 
 
@@ -26,17 +26,17 @@ def _miss(name: str, curve: pd.DataFrame, point: Any) -> float:
 
 @pytest.mark.parametrize("architecture", CURVES)
 def test_the_last_point_is_predicted_better_than_by_a_plain_power_law(
-    table: Table, point: Any, architecture: str
+    public: Public, point: Any, architecture: str
 ) -> None:
-    curve = table("nmt_data_curves/curves.csv").query("architecture == @architecture")
+    curve = public("nmt_data_curves/curves.csv").query("architecture == @architecture")
     plain, bent = (_miss(name, curve, point) for name in ("power-floor:tokens", "broken-power"))
     assert -0.065 < plain < -0.016
     assert abs(bent) < abs(plain)
     assert abs(bent) < 0.02
 
 
-def test_all_curves_of_the_set_are_tested(table: Table) -> None:
-    assert set(table("nmt_data_curves/curves.csv").architecture) == set(CURVES)
+def test_all_curves_of_the_set_are_tested(public: Public) -> None:
+    assert set(public("nmt_data_curves/curves.csv").architecture) == set(CURVES)
 
 
 def test_slopes_on_both_sides_of_the_break() -> None:

@@ -1,4 +1,4 @@
-"""Dense and routed laws on the runs of Clark et al. 2022."""
+"""The routed law on the runs of Clark et al. 2022."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import pandas as pd
 import pytest
 
 from scalecli.data.catalogue import published_law
-from scalecli.fitters.laws import law_named
 from scalecli.fitters.laws.clark import Clark
 
-Table = Callable[[str], pd.DataFrame]
+Public = Callable[[str], pd.DataFrame]
 NO_SATURATION = {"E_start": 1.0, "E_max": 1e18}
 
 
 @pytest.fixture(name="last")
-def _last(table: Table) -> pd.DataFrame:
+def _last(public: Public) -> pd.DataFrame:
     """The last evaluation of each run."""
-    return table("routed_lm/curves.csv").sort_values("step").groupby("run").tail(1)
+    return public("routed_lm/curves.csv").sort_values("step").groupby("run").tail(1)
 
 
 def _dense(last: pd.DataFrame) -> pd.DataFrame:
@@ -34,17 +33,6 @@ def _routed(last: pd.DataFrame, router: str) -> pd.DataFrame:
 
 def _columns(runs: pd.DataFrame) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {name: runs[name].to_numpy(float) for name in Clark.inputs}, runs.loss_validation.to_numpy()
-
-
-def test_the_dense_law(last: pd.DataFrame, point: Any) -> None:
-    """The paper has 0.078 with a sixth size of 1.3B; the five sizes of the table give 0.081."""
-    losses = _dense(last).groupby("params_active").loss_validation.mean()
-    x = {"params_active": losses.index.to_numpy(float)}
-    law = point(law_named("power:params_active"), x, losses.to_numpy())
-    assert law.alpha == pytest.approx(0.081, abs=5e-4)
-    assert law.predict({"params_active": np.array([1.3e9])})[0] == pytest.approx(
-        (3.568e13 / 1.3e9) ** 0.078, rel=0.02
-    )
 
 
 @pytest.mark.parametrize("router", ["S-Base", "RL-R", "Hash"])

@@ -12,13 +12,13 @@ from scalecli.fitters.fit import FitOptions, fit_law
 from scalecli.fitters.laws.chinchilla_tied import ChinchillaTied
 from scalecli.fitters.laws.gadre import Gadre
 
-Table = Callable[[str], pd.DataFrame]
+Public = Callable[[str], pd.DataFrame]
 
 
-def test_five_small_runs_predict_the_over_trained_ones(table: Table) -> None:
+def test_five_small_runs_predict_the_over_trained_ones(public: Public) -> None:
     """Four sizes at 20 tokens a parameter and the smallest at 320: the constants that the data's README gives for
     plain least squares on the loss, and the 16 runs with more than 20 tokens a parameter within 1 % on average."""
-    runs = table("gadre_c4_small/runs.csv")
+    runs = public("gadre_c4_small/runs.csv")
     chosen = runs[(runs.tokens_per_param == 20) | ((runs.params < 2e7) & (runs.tokens_per_param == 320))]
     assert len(chosen) == 5
     x = {name: runs[name].to_numpy(float) for name in Gadre.inputs}

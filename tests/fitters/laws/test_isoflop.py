@@ -16,23 +16,23 @@ from scalecli.fitters.laws.envelope import Envelope
 from scalecli.fitters.laws.isoflop import IsoFlop, power_line, vertices
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
 
-Table = Callable[[str], pd.DataFrame]
+Public = Callable[[str], pd.DataFrame]
 CONFIGURATION = ["dataset", "hparams", "warmup", "decay", "flop_count", "loss_split"]
 NO_WINDOW = np.inf
 
 
-def _porian(table: Table, which: int) -> tuple[pd.Series[Any], dict[str, np.ndarray], np.ndarray]:
-    published = table("porian_openwebtext2/published_exponents.csv").iloc[which]
-    points = table("porian_openwebtext2/isoflop_points.csv")
+def _porian(public: Public, which: int) -> tuple[pd.Series[Any], dict[str, np.ndarray], np.ndarray]:
+    published = public("porian_openwebtext2/published_exponents.csv").iloc[which]
+    points = public("porian_openwebtext2/isoflop_points.csv")
     own = points[(points[CONFIGURATION] == published[CONFIGURATION]).all(axis=1)]
     return published, {name: own[name].to_numpy(float) for name in ("flops", "params")}, own.loss.to_numpy()
 
 
 @pytest.mark.parametrize("law", [IsoFlop, IsoFlopCubic], ids=["parabola", "cubic"])
 @pytest.mark.parametrize("which", range(5))
-def test_porians_exponents(table: Table, which: int, law: type[Any]) -> None:
+def test_porians_exponents(public: Public, which: int, law: type[Any]) -> None:
     """All five set-ups of table 1, from Kaplan's exponent to Hoffmann's, within the authors' 95 % intervals."""
-    published, x, loss = _porian(table, which)
+    published, x, loss = _porian(public, which)
     fit = fit_law(law, x, loss, options=FitOptions(draws=200))
     assert published.ci_low < fit.law.b < published.ci_high
     interval = fit.query(lambda found: found.b)
@@ -43,8 +43,8 @@ def test_porians_exponents(table: Table, which: int, law: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("which", range(5))
-def test_the_envelope_agrees_within_its_wider_interval(table: Table, which: int) -> None:
-    published, x, loss = _porian(table, which)
+def test_the_envelope_agrees_within_its_wider_interval(public: Public, which: int) -> None:
+    published, x, loss = _porian(public, which)
     interval = fit_law(Envelope, x, loss, options=FitOptions(draws=200)).query(lambda found: found.b)
     assert interval.low is not None
     assert interval.high is not None

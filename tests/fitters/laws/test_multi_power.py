@@ -11,7 +11,7 @@ import pytest
 
 from scalecli.fitters.laws.multi_power import MultiPower
 
-Table = Callable[[str], pd.DataFrame]
+Public = Callable[[str], pd.DataFrame]
 FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")
 PUBLISHED = {
     "25M": MultiPower(L0=3.040, A=0.525, alpha=0.508, B=363.788, C=2.066, beta=0.583, gamma=0.641),
@@ -42,18 +42,18 @@ def _test_errors(law: MultiPower, curves: pd.DataFrame) -> tuple[float, float]:
     ("size", "r_squared", "error"), [("25M", 0.9988, 0.00376), ("100M", 0.9983, 0.00435)]
 )
 def test_published_constants_give_the_published_test_errors(
-    table: Table, size: str, r_squared: float, error: float
+    public: Public, size: str, r_squared: float, error: float
 ) -> None:
-    curves = table("lr_schedule_curves/curves.csv").query("model_size == @size")
+    curves = public("lr_schedule_curves/curves.csv").query("model_size == @size")
     found = _test_errors(PUBLISHED[size], curves)
     assert found[0] == pytest.approx(r_squared, abs=3e-4)
     assert found[1] == pytest.approx(error, abs=5e-4)
 
 
 @pytest.mark.parametrize("size", ["25M", "100M"])
-def test_our_fit_predicts_unseen_schedules_as_well(table: Table, point: Any, size: str) -> None:
+def test_our_fit_predicts_unseen_schedules_as_well(public: Public, point: Any, size: str) -> None:
     """Fitted to every fourth point of three schedules, scored on all points of the other six."""
-    curves = table("lr_schedule_curves/curves.csv").query("model_size == @size")
+    curves = public("lr_schedule_curves/curves.csv").query("model_size == @size")
     chosen = pd.concat([curves[curves.schedule == name].iloc[::4] for name in FITTED])
     law = point(MultiPower, _columns(chosen), chosen.loss.to_numpy(), loss="huber")
     r_squared, error = _test_errors(law, curves)
@@ -69,16 +69,18 @@ def test_the_sum_of_rates_counts_the_warm_up() -> None:
     np.testing.assert_allclose(1 / law.predict(x), 0.01 * (steps - 50), rtol=1e-9)
 
 
-def test_a_row_that_starts_anew_is_a_training_of_its_own(table: Table) -> None:
-    curves = table("lr_schedule_curves/curves.csv").query("model_size == '25M'")
+def test_a_row_that_starts_anew_is_a_training_of_its_own(public: Public) -> None:
+    curves = public("lr_schedule_curves/curves.csv").query("model_size == '25M'")
     law = PUBLISHED["25M"]
     apart = [law.predict(_columns(curves[curves.schedule == name])) for name in FITTED]
     together = law.predict(_columns(pd.concat([curves[curves.schedule == name] for name in FITTED])))
     np.testing.assert_allclose(together, np.concatenate(apart), rtol=1e-13)
 
 
-def test_coarse_rows_predict_what_fine_rows_do(table: Table) -> None:
-    curve = table("lr_schedule_curves/curves.csv").query("model_size == '25M' and schedule == 'cosine_72000'")
+def test_coarse_rows_predict_what_fine_rows_do(public: Public) -> None:
+    curve = public("lr_schedule_curves/curves.csv").query(
+        "model_size == '25M' and schedule == 'cosine_72000'"
+    )
     law = PUBLISHED["25M"]
     fine = law.predict(_columns(curve))[::5]
     np.testing.assert_allclose(law.predict(_columns(curve.iloc[::5])), fine, atol=3e-4)

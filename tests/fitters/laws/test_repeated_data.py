@@ -15,7 +15,7 @@ from scalecli.fitters.law import with_values
 from scalecli.fitters.laws.repeated_data import RepeatedData
 from scalecli.fitters.objective import LossName, row_loss
 
-Table = Callable[[str], pd.DataFrame]
+Public = Callable[[str], pd.DataFrame]
 Runs = tuple[dict[str, np.ndarray], np.ndarray]
 
 PUBLISHED = RepeatedData(**published_law("muennighoff").values)
@@ -23,9 +23,9 @@ BASE = {name: getattr(PUBLISHED, name) for name in ("E", "A", "B", "alpha", "bet
 
 
 @pytest.fixture(name="runs")
-def _runs(table: Table) -> Runs:
+def _runs(public: Public) -> Runs:
     """The 182 runs of the published fit."""
-    frame = table("repeated_data/runs.csv").query("in_published_fit == 1")
+    frame = public("repeated_data/runs.csv").query("in_published_fit == 1")
     columns = {name: frame[name].to_numpy(float) for name in RepeatedData.inputs}
     return columns, frame.loss.to_numpy()
 
