@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scalecli.data.catalogue import published_law
 from scalecli.fitters.laws.multi_power import MultiPower
 
 Public = Callable[[str], pd.DataFrame]
 FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")
 PUBLISHED = {
-    "25M": MultiPower(L0=3.040, A=0.525, alpha=0.508, B=363.788, C=2.066, beta=0.583, gamma=0.641),
-    "100M": MultiPower(L0=2.651, A=0.601, alpha=0.453, B=437.946, C=2.132, beta=0.598, gamma=0.655),
+    size: MultiPower(**published_law(f"multi-power-{size.lower()}").values) for size in ("25M", "100M")
 }
-"""Constants of the authors' repository for the schedules in `FITTED`."""
 
 
 def _columns(curve: pd.DataFrame) -> dict[str, np.ndarray]:
