@@ -32,20 +32,35 @@ DRAWS = 200
 """Bootstrap draws at each cut: enough for the width of an interval."""
 
 
+FEWEST_ROWS = 10
+"""With fewer runs nothing is said about how noise changes with scale."""
+
+SMALLEST_SHARE = 0.1
+"""Residuals below this share of the typical one count as this large when noise is compared across scales."""
+
+
 @dataclass(frozen=True)
 class Band:
     """Turns draws of a prediction into an interval for a new measurement.
 
-    `noise` (draws,) are log residuals, one for each draw. `multiplier` is 1 or more; None when the runs were
-    too few to hold any out, so that nothing is known of the interval's coverage.
+    `noise` (draws,) are log residuals, one for each draw, as large as they are at the largest runs; towards
+    smaller ones they grow as exp(-fading x log scale) over `scales`, the range of the runs' log scale, and no
+    further. `multiplier` is 1 or more; None when the runs were too few to hold any out, so that nothing is
+    known of the interval's coverage.
     """
 
     noise: Array
     multiplier: float | None
+    fading: float = 0.0
+    scales: tuple[float, float] = (0.0, 0.0)
 
-    def half_width(self, log_draws: Array, log_point: Array, level: float) -> Array:
-        """In log units, (rows,), from log predictions (draws, rows) and (rows,)."""
-        off = np.abs(log_draws - log_point + self.noise[:, None])
+    def noise_factor(self, scale: Array) -> Array:
+        """How much larger noise is at these log scales than at the largest runs, (rows,)."""
+        return np.asarray(np.exp(self.fading * (np.clip(scale, *self.scales) - self.scales[1])))
+
+    def half_width(self, log_draws: Array, log_point: Array, level: float, scale: Array) -> Array:
+        """In log units, (rows,), from log predictions (draws, rows) and (rows,), at these log scales."""
+        off = np.abs(log_draws - log_point + self.noise[:, None] * self.noise_factor(scale))
         return np.quantile(off, level, axis=0) * (self.multiplier or 1.0)
 
 
@@ -100,17 +115,41 @@ def calibrate(
     return _multiplier([cut.scores for cut in cuts], level), validation
 
 
-def residual_noise(fitted: Estimate, draws: int, rng: np.random.Generator) -> Array:
-    """Log residuals of random runs (a random cluster, then a run of it), one for each draw, (draws,).
+def band_of(fitted: Estimate, draws: int, multiplier: float | None, rng: np.random.Generator) -> Band:
+    """The band of a fit: residuals of random runs (a random cluster, then a run of it), one for each draw.
 
     They are widened for the parameters that were fitted. Zeros where the law predicts no measurement.
     """
     if fitted.law.output != measured_column(fitted.law):
-        return np.zeros(draws)
+        return Band(np.zeros(draws), multiplier)
+    scale = scale_of(fitted.law, fitted.data.x, fitted.log_prediction())
+    fading = _fading(fitted.residuals(), scale)
     label = fitted.clusters.label
     chance = 1 / np.bincount(label, minlength=fitted.clusters.count)[label]
     picked = rng.choice(len(label), size=draws, p=chance / chance.sum())
-    return fitted.residuals()[picked] * fitted.clusters.inflation(len(label), len(fitted.raw))
+    noise = (fitted.residuals() * np.exp(fading * (scale.max() - scale)))[picked]
+    noise = noise * fitted.clusters.inflation(len(label), len(fitted.raw))
+    return Band(noise, multiplier, fading, (float(scale.min()), float(scale.max())))
+
+
+def _fading(residuals: Array, scale: Array) -> float:
+    """How the log of the noise changes with log scale: small runs scatter more (Porian et al. 2024, appendix).
+
+    The slope of log |residual| over scale, shrunk towards none by how little the runs say of it: by the
+    positive part of 1 - 1/t^2 (James and Stein), t the slope in standard errors.
+    """
+    size = np.abs(residuals)
+    typical = np.median(size)
+    off = scale - scale.mean()
+    moment = float(off @ off)
+    if len(scale) < FEWEST_ROWS or typical <= NARROWEST or moment == 0:
+        return 0.0
+    # a robust fit goes through some runs exactly; their logs would decide the slope
+    log_size = np.log(np.maximum(size, SMALLEST_SHARE * typical))
+    slope = float(off @ log_size) / moment
+    rest = log_size - log_size.mean() - slope * off
+    square_error = float(rest @ rest) / (len(scale) - 2) / moment
+    return slope * max(0.0, 1 - square_error / slope**2) if slope else 0.0
 
 
 def _multiplier(scores: list[Array], level: float) -> float:
@@ -138,10 +177,11 @@ def _cut(fitted: Estimate, scale: Array, share: float, level: float, rng: np.ran
     if not len(draws):
         return None
     held = fitted.data.take(~trained)
-    band = Band(residual_noise(part, len(draws), rng), None)
     point, spread = log_predictions(part.law, part.raw, draws, held.x)
     error = np.abs(np.log(held.y) - point)
-    return Cut(largest, ~trained, error, np.maximum(band.half_width(spread, point, level), NARROWEST))
+    band = band_of(part, len(draws), None, rng)
+    width = band.half_width(spread, point, level, scale_of(part.law, held.x, point))
+    return Cut(largest, ~trained, error, np.maximum(width, NARROWEST))
 
 
 def log_predictions(law: type, raw: Array, draws: Array, x: Columns) -> tuple[Array, Array]:

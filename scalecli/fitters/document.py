@@ -58,7 +58,12 @@ def write_document(fit: Fit, *, draws: bool) -> dict[str, Any]:
             "draws": {"parameters": names(law), "values": fit.draws.tolist()},
             "domain": {name: list(span) for name, span in fit.domain.items()},
             "formula": formula_of(law),
-            "band": {"noise": fit.band.noise.tolist(), "multiplier": fit.band.multiplier},
+            "band": {
+                "noise": fit.band.noise.tolist(),
+                "multiplier": fit.band.multiplier,
+                "fading": fit.band.fading,
+                "scales": list(fit.band.scales),
+            },
         }
     return document
 
@@ -181,7 +186,10 @@ def read_fields(document: Mapping[str, Any], where: str) -> dict[str, Any]:
             for name in reader.get("domain", dict)
         },
         "band": Band(
-            reader.array("band.noise", (len(draws),)), None if multiplier is None else float(multiplier)
+            reader.array("band.noise", (len(draws),)),
+            None if multiplier is None else float(multiplier),
+            float(reader.get("band.fading", (int, float))),
+            cast(tuple[float, float], tuple(reader.array("band.scales", (2,)).tolist())),
         ),
         "validation": None
         if validation is None

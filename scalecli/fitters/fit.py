@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.errors import DataError, NoOptimum
-from scalecli.fitters.calibrate import Band, Validation, calibrate, log_predictions, residual_noise
+from scalecli.fitters.calibrate import Band, Validation, band_of, calibrate, log_predictions
 from scalecli.fitters.diagnostics import diagnose
 from scalecli.fitters.document import from_json, read_fields, read_text, to_json, write_document
-from scalecli.fitters.domain import Domain, domain_of, extrapolation
+from scalecli.fitters.domain import Domain, domain_of, extrapolation, scale_of
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.identify import Notice, check_runs
 from scalecli.fitters.law import (
@@ -157,7 +157,12 @@ class Fit:
         level = self.interval if level is None else level
         with np.errstate(all="ignore"):  # overflow in a stray draw is an interval without end
             point, spread = log_predictions(type(self.law), values(self.law), self.draws, columns)
-            half = self.band.half_width(spread, point, level) if len(spread) else np.full(len(point), np.nan)
+            scale = scale_of(type(self.law), columns, point)
+            half = (
+                self.band.half_width(spread, point, level, scale)
+                if len(spread)
+                else np.full(len(point), np.nan)
+            )
             return Prediction(
                 value=np.exp(point),
                 low=np.exp(point - half),
@@ -247,7 +252,7 @@ def fit_law(
         rows={"read": len(y) if rows_read is None else rows_read, "used": len(y), "dropped": counted},
         groups=fitted.clusters.count,
         domain=domain_of(law, columns),
-        band=Band(residual_noise(fitted, len(draws), noise_random), multiplier),
+        band=band_of(fitted, len(draws), multiplier, noise_random),
         validation=validation,
         warnings=tuple(notices),
         diagnostics=diagnostics,

@@ -37,13 +37,13 @@ class Information:
 
     `answer` is the variance of the log answer, `cross` (candidates,) its covariance with the candidates,
     `joint` (candidates, candidates) theirs with each other, what runs of one size share included; `noise` the
-    variance of what a run shares with no other.
+    variance of what a run shares with no other, (candidates,).
     """
 
     answer: float
     cross: Array
     joint: Array
-    noise: float
+    noise: Array
 
     def after(self, runs: list[int]) -> float:
         """The variance of the answer once these candidates (repeats allowed) are trained and fitted."""
@@ -59,7 +59,7 @@ class Information:
 
     def _measured(self, runs: list[int]) -> Array:
         """Covariance of what these runs will measure, (runs, runs)."""
-        measured: Array = self.joint[np.ix_(runs, runs)] + self.noise * np.eye(len(runs))
+        measured: Array = self.joint[np.ix_(runs, runs)] + np.diag(self.noise[runs])
         return measured
 
 
@@ -73,8 +73,9 @@ def information(fit: Fit, answer: Answer, candidates: Candidates) -> Information
     covariance = np.cov(usable, rowvar=False)
     noise = float(np.var(np.clip(fit.band.noise, *np.quantile(fit.band.noise, [TAIL, 1 - TAIL]))))
     noise = max(noise, np.finfo(float).eps * float(np.trace(covariance)))
-    joint = covariance[1:, 1:] + SHARED * noise * _same_size(candidates)
-    return Information(float(covariance[0, 0]), covariance[0, 1:], joint, (1 - SHARED) * noise)
+    factor = fit.band.noise_factor(np.log(candidates.flops))
+    joint = covariance[1:, 1:] + SHARED * noise * _same_size(candidates) * np.outer(factor, factor)
+    return Information(float(covariance[0, 0]), covariance[0, 1:], joint, (1 - SHARED) * noise * factor**2)
 
 
 def _same_size(candidates: Candidates) -> Mask:
