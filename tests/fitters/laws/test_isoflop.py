@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scalecli.errors import FitError
 from scalecli.fitters.fit import FitOptions, fit_law
@@ -132,3 +134,23 @@ def test_too_few_sizes_at_a_budget_have_no_vertex() -> None:
     x = {"flops": np.full(3, 1e18), "params": np.array([1e7, 1e7, 2e7])}
     _, sizes = vertices(x, np.array([3.0, 3.1, 2.9]), np.ones((2, 3)), degree=2, window=NO_WINDOW)
     assert np.isnan(sizes).all()
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_runs_have_an_answer_or_none(data: st.DataObject) -> None:
+    """Equal sizes, empty draws, single budgets, huge ratios: a row of finite numbers or of NaN, never an error."""
+    rows = data.draw(st.integers(1, 25))
+
+    def column(values: st.SearchStrategy[float]) -> np.ndarray:
+        return np.array(data.draw(st.lists(values, min_size=rows, max_size=rows)), dtype=float)
+
+    sizes = st.one_of(st.floats(1e-3, 1e30), st.sampled_from([1e9, 1e9 + 1, 2e9, 4e9, 8e9]))
+    budgets = st.one_of(st.sampled_from([1e18, 2e18, 4e18, 8e18]), st.floats(1e10, 1e25))
+    x = {"flops": column(budgets), "params": column(sizes)}
+    loss = column(st.floats(0.5, 20.0))
+    weights = np.stack([column(st.sampled_from([0.0, 1.0, 2.0])) for _ in range(3)])
+    for law in (IsoFlop, IsoFlopCubic, Envelope):
+        found = law.estimate(x, loss, weights)
+        assert found.shape == (3, 2)
+        assert (np.isfinite(found).all(axis=1) | np.isnan(found).any(axis=1)).all()
