@@ -1,7 +1,7 @@
 """Recommended batch and learning rate beyond the grid they were fitted on: excess loss and coverage.
 
     python benchmarks/landscape.py worlds --count 25        excess loss, all ways side by side
-    python benchmarks/landscape.py coverage --count 250     coverage of the intervals (4 x 250 worlds)
+    python benchmarks/landscape.py coverage --count 167     coverage of the intervals, half the worlds in the family
     python benchmarks/landscape.py table RUNS.csv           the same on a recorded grid, largest settings held out
 
 Synthetic worlds are seeded and their optimum is known (landscape_worlds.py); on a recorded grid a recommendation is
@@ -135,7 +135,8 @@ def run_coverage(count: int, first: int, draws: int, two_stage: bool) -> None:
     widths: dict[tuple[str, str], list[float]] = {}
     started = time.process_time()
     for kind in KINDS:
-        for seed in range(first, first + count):
+        worlds = count * (len(KINDS) - 1 if kind == "family" else 1)
+        for seed in range(first, first + worlds):
             world = make_world(seed, kind)
             x, y = world.runs(TRAINED, rate_step=2.0)
             try:
@@ -210,7 +211,12 @@ def main() -> None:
     )
     parser.add_argument("mode", choices=("worlds", "coverage", "table"))
     parser.add_argument("runs", nargs="?", type=Path)
-    parser.add_argument("--count", type=int, default=25, help="worlds of each kind")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=25,
+        help="worlds of each kind; coverage takes three times as many of the family",
+    )
     parser.add_argument("--first", type=int, default=10_000, help="first seed")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--hold-out", type=int, default=3, help="settings held out of a table")

@@ -24,9 +24,6 @@ VARIANTS = tuple(
 DECISIVE = 0.5
 """A variant replaces the default where its score is below this fraction of it: smaller differences are noise."""
 
-SHARE_SPREAD = 0.5
-"""Standard deviation over draws of the basin's share in the recommendation."""
-
 
 def choose_recipe(settings: Settings) -> Recipe:
     """The variant that extrapolates best inside these settings, the default where none does so clearly."""
@@ -60,15 +57,20 @@ def estimate_landscape(settings: Settings, weights: Array) -> Array:
     return _parameters(drawn, drawn.optimum(), settings, weights)
 
 
-def draw_landscape(settings: Settings, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-    """Bootstrap draws (draws, 16): `counts` (draws, rows) say how often each setting was drawn.
+def draw_landscape(
+    settings: Settings, weights: Array, counts: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """The point (16,) and its bootstrap draws (draws, 16): `counts` (draws, rows): how often each setting was drawn.
 
-    The forms' shares vary from draw to draw, so that their disagreement is part of every interval.
+    The forms' shares vary from draw to draw as much as those of a choice between the two would, so that their
+    disagreement is part of every interval.
     """
     point = fit_point(settings)
     drawn = redraw(point, settings, weights * counts)
-    shift = SHARE_SPREAD * rng.standard_normal((len(counts), 1))
-    return _parameters(drawn, drawn.optimum(shift), settings, weights * counts)
+    spread = np.sqrt(point.basin_share * (1 - point.basin_share))
+    shift = spread * rng.standard_normal((len(counts), 1))
+    draws = _parameters(drawn, drawn.optimum(shift), settings, weights * counts)
+    return _parameters(point, point.optimum(), settings, weights[None])[0], draws
 
 
 def _parameters(drawn: JointFit, optimum: Optimum, settings: Settings, weights: Array) -> Array:

@@ -4,54 +4,61 @@ from __future__ import annotations
 
 import numpy as np
 
-from scalecli.fitters.landscape.descent import Prior, Problem, minimise
+from scalecli.fitters.landscape.descent import ROUGHLY, Model, Prior, Problem, minimise
 from scalecli.fitters.landscape.settings import Settings
 from scalecli.fitters.law import Array
 
 STARTS = [(size, data) for size in (0.2, 0.4, 0.8) for data in (0.2, 0.4, 0.8)]
 """Exponents of params and tokens that the search starts from."""
 
+SHARES = np.log([0.5, 0.25, 0.25])
+"""Parts of the loss that are floor, params and tokens at the start."""
+
 NOISE = 1e-3
 """Log residuals of tuned losses beyond about this are weighted down: the usual delta of scaling-law fits."""
 
 WIDTH = np.array([5.0, 5.0, 1.0, 5.0, 1.0])
-"""Prior widths of log E, log A', alpha, log B', beta (A', B': at the mean setting); matter only where the
+"""Prior widths of log E, log A', alpha, log B', beta (A', B': at the mean setting); they matter only where the
 settings determine nothing."""
 
 
 def fit_tuned_loss(settings: Settings, loss: Array, weights: Array) -> Array:
-    """E, A, alpha, B, beta (draws, 5), from `loss` and `weights` (draws, settings); a NaN does not count."""
-    known = np.isfinite(loss)
-    weights, loss = np.where(known, weights, 0.0), np.where(known, loss, np.nanmin(loss))
+    """E, A, alpha, B, beta (draws, 5), from `loss` and `weights` (draws, settings); a NaN does not count.
+
+    The best of several starts for the average draw is where every draw starts.
+    """
+    known = np.isfinite(loss) & (weights > 0)
+    used, target = np.where(known, weights, 0.0), np.log(np.where(known, loss, 1.0))
+    total = used.sum(axis=0)
+    middle = (used * target).sum(axis=0) / np.where(total > 0, total, 1.0)
+    starts = np.array([_start(float(middle @ total / total.sum()), *exponents) for exponents in STARTS])
+    problem = Problem(
+        _model(settings), np.zeros((settings.count, 0)), NOISE, Prior(starts[len(starts) // 2], WIDTH)
+    )
+    found, cost = minimise(problem, middle, starts, np.tile(total / len(loss), (len(starts), 1)))
+    start = np.tile(found[np.argmin(cost)], (len(loss), 1))
+    theta, _ = minimise(problem, target, start, used, tolerance=ROUGHLY if len(loss) > 1 else 0.0)
+    floor, size, alpha, data, beta = theta.T
+    size, data = size + alpha * settings.log_params.mean(), data + beta * settings.log_tokens.mean()
+    return np.stack([np.exp(floor), np.exp(size), alpha, np.exp(data), beta], axis=1)
+
+
+def _start(log_loss: float, alpha: float, beta: float) -> list[float]:
+    floor, size, data = log_loss + SHARES
+    return [floor, size, alpha, data, beta]
+
+
+def _model(settings: Settings) -> Model:
+    """Log of the loss at each setting, with both axes centred."""
     params = settings.log_params - settings.log_params.mean()
     tokens = settings.log_tokens - settings.log_tokens.mean()
-    middle = np.log(np.average(loss.mean(axis=0)))
 
     def model(theta: Array) -> tuple[Array, Array]:
-        floor = np.exp(theta[:, :1]) + 0 * params
-        size, data = (
-            np.exp(theta[:, 1:2] - theta[:, 2:3] * params),
-            np.exp(theta[:, 3:4] - theta[:, 4:5] * tokens),
-        )
+        log_floor, log_size, alpha, log_data, beta = theta.T[..., None]
+        floor = np.exp(log_floor) + np.zeros_like(params)
+        size, data = np.exp(log_size - alpha * params), np.exp(log_data - beta * tokens)
         total = floor + size + data
         slopes = np.stack([floor, size, -size * params, data, -data * tokens], axis=1) / total[:, None]
         return np.log(total), slopes
 
-    target = np.log(loss)
-    candidates = []
-    for alpha, beta in STARTS:
-        start = np.array([middle - 0.7, middle - 1.4, alpha, middle - 1.4, beta])
-        problem = Problem(model, np.zeros((loss.shape[1], 0)), NOISE, Prior(start, WIDTH))
-        candidates.append(minimise(problem, target, np.tile(start, (len(loss), 1)), weights))
-    best = np.argmin([cost for _, cost in candidates], axis=0)
-    theta = np.stack([found for found, _ in candidates])[best, np.arange(len(loss))]
-    return np.stack(
-        [
-            np.exp(theta[:, 0]),
-            np.exp(theta[:, 1] + theta[:, 2] * settings.log_params.mean()),
-            theta[:, 2],
-            np.exp(theta[:, 3] + theta[:, 4] * settings.log_tokens.mean()),
-            theta[:, 4],
-        ],
-        axis=1,
-    )
+    return model

@@ -200,8 +200,8 @@ class Landscape:
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
         """A resample of settings for every row of `counts`, widened to what extrapolations are off by."""
         settings = group_settings(x, y)
-        point = estimate_landscape(settings, weights[None])[0]
-        return widen(cls, draw_landscape(settings, weights, counts, rng), point, settings.count)
+        point, drawn = draw_landscape(settings, weights, counts, rng)
+        return widen(cls, drawn, point, settings.count)
 
     @classmethod
     def notices(cls, x: Columns, y: Array) -> list[Notice]:
