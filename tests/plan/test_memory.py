@@ -1,12 +1,15 @@
 """The memory part of a plan: keys, splitting the batch, what fits and what does not."""
 
+from pathlib import Path
+
 import pytest
 
 from scalecli.accounting.memory import Layout, Recipe
-from scalecli.accounting.memory.overhead import Overhead
+from scalecli.accounting.memory.overhead import UNCALIBRATED, Comparison, Overhead, fit_overhead
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import accelerator
-from scalecli.errors import DoesNotFit, PlanError
+from scalecli.errors import DataError, DoesNotFit, PlanError
+from scalecli.plan.calibration import keep, overhead_of
 from scalecli.plan.document import MemoryPart
 from scalecli.plan.memory import plan_memory, split_batch
 
@@ -95,3 +98,42 @@ def test_searching_without_a_device_or_without_devices_is_refused() -> None:
     with pytest.raises(PlanError, match="no layout gives each of 7 devices") as caught:
         plan_memory(LLAMA_7B, sequence_length=2047, batch_sequences=1, accelerator=H100, count=7, search=True)
     assert "multiple of the number of devices" in caught.value.hint
+
+
+def _comparison(predicted: int, used: int, version: str = "2.13") -> Comparison:
+    return Comparison(
+        device="gpu", version=version, predicted_bytes=predicted, allocated_bytes=predicted,
+        reserved_bytes=used, used_bytes=used,
+    )  # fmt: skip
+
+
+def test_overhead_is_the_line_through_two_steps() -> None:
+    fitted = fit_overhead([_comparison(1000, 1600), _comparison(2000, 2700)])
+    assert fitted.bytes(3000) == 500 + 300
+    assert fitted.error(3000) == 300  # nothing says yet that the share is right
+
+
+def test_a_third_step_says_how_good_the_line_is() -> None:
+    fitted = fit_overhead([_comparison(1000, 1600), _comparison(2000, 2700), _comparison(3000, 3830)])
+    assert fitted.error(10**9) == pytest.approx(10, abs=1)
+
+
+def test_the_record_is_the_calibration(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "memory.jsonl"
+    assert overhead_of("h100-80g", file) is UNCALIBRATED
+    keep([_comparison(1000, 1600, "2.12"), _comparison(2000, 2700, "2.12")], "h100-80g", file)
+    keep([_comparison(1000, 1500), _comparison(2000, 2500), _comparison(9, 9)], "l4", file)
+    assert overhead_of("h100-80g", file).bytes(1000) == 600
+    assert "2.12" in overhead_of("h100-80g", file).origin
+    keep([_comparison(1000, 1700)], "h100-80g", file)  # one step with a newer version settles nothing yet
+    assert overhead_of("h100-80g", file).bytes(1000) == 600
+    file.write_text(file.read_text() + "not json\n")
+    with pytest.raises(DataError, match=r"memory\.jsonl:7"):
+        overhead_of("h100-80g", file)
+
+
+def test_steps_of_one_size_or_of_two_devices_calibrate_nothing() -> None:
+    with pytest.raises(PlanError, match="calibrate nothing"):
+        fit_overhead([_comparison(1000, 1600), _comparison(1000, 1700)])
+    with pytest.raises(PlanError, match="calibrate nothing"):
+        fit_overhead([_comparison(1000, 1600), _comparison(2000, 1700, "2.14")])

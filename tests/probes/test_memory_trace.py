@@ -11,10 +11,12 @@ from torch import nn
 
 from scalecli.accounting.memory import Recipe, estimate_memory
 from scalecli.accounting.shape import ModelShape
-from scalecli.errors import PlanError
+from scalecli.errors import PlanError, ProbeError
 from scalecli.probes.memory import kernels
-from scalecli.probes.memory.trace import FusedAdamW, trace_training
+from scalecli.probes.memory.measure import measure_training
+from scalecli.probes.memory.trace import trace_training, trace_user_model
 from scalecli.probes.memory.tracker import MemoryTracker
+from scalecli.probes.memory.training import FusedAdamW
 
 TOLERANCE = 1e-3
 DENSE = ModelShape(layers=3, width=256, ffn=688, heads=4, kv_heads=4, vocab=1000)
@@ -145,3 +147,46 @@ def test_what_cannot_be_traced_says_so() -> None:
 def test_closed_forms_never_load_torch() -> None:
     code = "import sys, scalecli.plan.memory; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tracker_agrees_with_the_resident_memory_of_a_real_training() -> None:
+    shape = ModelShape(layers=1, width=64, ffn=176, heads=2, kv_heads=2, vocab=50000)
+    recipe = Recipe(precision="fp32", optimizer="sgd")
+    size = {"micro_batch_sequences": 4, "sequence_length": 256}
+    measured = measure_training(shape, recipe, **size)
+    assert trace_training(shape, recipe, **size).peak_bytes == pytest.approx(
+        measured.allocated_bytes, rel=0.01
+    )
+
+
+class PlainBlock(nn.Module):
+    """Somebody's attention layer, written with PyTorch's functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(64)
+        self.packed, self.out = nn.Linear(64, 192, bias=False), nn.Linear(64, 64, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        split = self.packed(self.norm(x)).unflatten(-1, (3, 4, 16)).transpose(1, 3).unbind(2)
+        mixed = nn.functional.scaled_dot_product_attention(*split, is_causal=True)
+        return x + self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def plain_model() -> tuple[nn.Module, object]:
+    x = torch.zeros(2, 128, 64, requires_grad=True)
+    return PlainBlock(), lambda model: model(x).sum()
+
+
+def test_a_model_of_the_users_is_traced_with_the_footprint_of_fused_kernels() -> None:
+    traced = trace_user_model(f"{__name__}:plain_model", FUSED)
+    tokens, width = 2 * 128, 64
+    # Normed stream, packed projection, attention output; log-sum-exp of 4 heads; deviation of the norm; the result.
+    expected = 4 * tokens * (width + 3 * width + width) + 4 * tokens * 4 + 4 * tokens + 4 * tokens * width
+    assert traced.saved_for_backward_bytes == pytest.approx(expected, rel=0.3)
+    assert traced.saved_for_backward_bytes < 2 * 4 * 128 * 128 * 4  # less than the scores alone
+
+
+def test_a_model_that_is_not_there() -> None:
+    with pytest.raises(ProbeError, match="names no factory"):
+        trace_user_model("no_such_package:model", FUSED)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
-from scalecli.errors import PlanError
-from scalecli.probes.memory.decoder import TracedDecoder, weight_type
+from scalecli.probes.memory.fused import FusedKernels
 from scalecli.probes.memory.tracker import MemoryTracker
+from scalecli.probes.memory.training import Build, Training, decoder_training, user_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +25,51 @@ class Trace:
 
     @property
     def peak_bytes(self) -> int:
+        """The highest of all moments."""
         return max(self.peaks.values())
 
     @property
     def moment(self) -> str:
+        """When the peak is reached."""
         return max(self.peaks, key=self.peaks.__getitem__)
 
 
 def trace_training(
-    shape: ModelShape,
-    recipe: Recipe,
-    *,
-    micro_batch_sequences: int,
-    sequence_length: int,
-    device: str = "meta",
+    shape: ModelShape, recipe: Recipe, *, micro_batch_sequences: int, sequence_length: int
 ) -> Trace:
-    """Run two steps of the decoder of that shape and count the second, when optimizer states exist."""
+    """The decoder of that shape under that recipe."""
+    return trace(
+        lambda: decoder_training(
+            shape, recipe, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length
+        ),
+        recipe.accumulation,
+    )
+
+
+def trace_user_model(spec: str, recipe: Recipe) -> Trace:
+    """A model of the user's, `package.module:factory`, with the footprints of fused GPU kernels."""
+    with FusedKernels():
+        return trace(lambda: user_training(spec, recipe), recipe.accumulation)
+
+
+def trace(build: Build, accumulation: int = 1, *, device: str = "meta") -> Trace:
+    """Run two steps and count the second, when optimizer states exist."""
     tracker = MemoryTracker()
     with tracker, torch.device(device):
-        model = TracedDecoder(shape, recipe).to(weight_type(recipe))
-        optimizers = make_optimizers(model, recipe)
-        tokens = torch.zeros(micro_batch_sequences, sequence_length, dtype=torch.int64)
-        targets = torch.zeros_like(tokens)
+        training = build()
         for _ in range(2):
             tracker.peaks.clear()
             saved = 0
-            for _ in range(recipe.accumulation):
-                saved = _forward_backward(model, tokens, targets, tracker)
+            for _ in range(accumulation):
+                saved = _forward_backward(training, tracker)
             tracker.enter("step")
-            for optimizer in optimizers:
+            for optimizer in training.optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
     return Trace(dict(tracker.peaks), saved)
 
 
-def _forward_backward(model: TracedDecoder, tokens: Tensor, targets: Tensor, tracker: MemoryTracker) -> int:
+def _forward_backward(training: Training, tracker: MemoryTracker) -> int:
     before = tracker.live
     tracker.enter("forward")
 
@@ -67,52 +77,9 @@ def _forward_backward(model: TracedDecoder, tokens: Tensor, targets: Tensor, tra
         tracker.enter("loss")
         hidden.register_hook(lambda _: tracker.enter("backward"))
 
-    loss = model(tokens, targets, on_hidden)
+    loss = training.loss(on_hidden)
     saved = tracker.live - before
+    if tracker.moment == "forward":  # the loss is not told apart from the model
+        tracker.enter("backward")
     loss.backward()
     return saved
-
-
-def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """PyTorch's own optimizers; Muon takes every matrix and leaves the vectors to AdamW."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    foreach, fused = recipe.optimizer_impl == "foreach", recipe.optimizer_impl == "fused"
-    if recipe.optimizer == "muon":
-        matrices = [p for p in trained if p.ndim == 2]
-        vectors = [p for p in trained if p.ndim != 2]
-        return [torch.optim.Muon(matrices), *([torch.optim.AdamW(vectors, foreach=False)] if vectors else [])]
-    if recipe.optimizer == "sgd":
-        return [torch.optim.SGD(trained, lr=1e-3, foreach=foreach)]
-    if recipe.optimizer == "sgd-momentum":
-        return [torch.optim.SGD(trained, lr=1e-3, momentum=0.9, foreach=foreach)]
-    if recipe.optimizer == "adamw":
-        return [FusedAdamW(trained) if fused else torch.optim.AdamW(trained, foreach=foreach)]
-    raise PlanError(f"{recipe.optimizer} cannot be traced: PyTorch has no implementation of it")
-
-
-class FusedAdamW(torch.optim.Optimizer):
-    """PyTorch's fused kernel; `torch.optim.AdamW(fused=True)` itself refuses the meta device."""
-
-    def __init__(self, params: list[nn.Parameter]) -> None:
-        super().__init__(params, {})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for p in params:
-            if not self.state[p]:
-                self.state[p] = {
-                    "mean": torch.zeros_like(p), "square": torch.zeros_like(p),
-                    "step": torch.zeros((), device=p.device),
-                }  # fmt: skip
-        states = [self.state[p] for p in params]
-        torch._foreach_add_([s["step"] for s in states], 1)
-        torch._fused_adamw_(
-            params,
-            [p.grad for p in params],
-            [s["mean"] for s in states],
-            [s["square"] for s in states],
-            [],
-            [s["step"] for s in states],
-            lr=1e-3, beta1=0.9, beta2=0.95, weight_decay=0.1, eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
