@@ -16,7 +16,7 @@ import numpy as np
 
 from scalecli.errors import FitError
 from scalecli.fitters.domain import with_compute
-from scalecli.fitters.estimate import Estimate, Method, estimate
+from scalecli.fitters.estimate import MOST_CELLS, Estimate, Method, estimate
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, required_columns, scalar_of
 from scalecli.fitters.laws.chinchilla import Chinchilla
@@ -33,6 +33,9 @@ SCALES = {"params", "tokens", "flops"}
 
 DRAWS = 200
 """Enough for the ends of an interval that is compared, not reported to three digits."""
+
+FEWEST_DRAWS = 20
+"""Large tables get no fewer than these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ def _estimated(
         found = estimate(law, data, clusters, Method(fitted.method.loss, {}))
     except FitError:
         return []
-    return [_answer(law, found.raw, found.draws(DRAWS, np.random.default_rng(0)), flops, level)]
+    count = int(np.clip(MOST_CELLS / data.rows, FEWEST_DRAWS, DRAWS))
+    return [_answer(law, found.raw, found.draws(count, np.random.default_rng(0)), flops, level)]
 
 
 def _answer(law: type[Any], raw: Array, draws: Array, flops: float, level: float) -> Answer:

@@ -19,7 +19,7 @@ from scalecli.errors import FitError, NotIdentified, TooFewRuns
 from scalecli.fitters.domain import scale_of
 from scalecli.fitters.estimate import Estimate, estimate
 from scalecli.fitters.identify import check_runs
-from scalecli.fitters.law import Array, Columns, measured_column, with_values
+from scalecli.fitters.law import Array, ClusteredLaw, Columns, measured_column, with_values
 from scalecli.fitters.problem import Mask
 
 CUTS = (0.4, 0.5, 0.6, 0.7)
@@ -31,6 +31,9 @@ NARROWEST = 1e-9
 DRAWS = 200
 """Bootstrap draws at each cut: enough for the width of an interval."""
 
+
+SCORED = 2000
+"""Held-out rows that are scored at each cut, at most: enough for a quantile."""
 
 FEWEST_ROWS = 10
 """With fewer runs nothing is said about how noise changes with scale."""
@@ -176,12 +179,25 @@ def _cut(fitted: Estimate, scale: Array, share: float, level: float, rng: np.ran
     draws = draws[np.isfinite(draws).all(1)]
     if not len(draws):
         return None
-    held = fitted.data.take(~trained)
-    point, spread = log_predictions(part.law, part.raw, draws, held.x)
+    scored = _at_most(SCORED, ~trained)
+    held = fitted.data.take(scored)
+    if isinstance(part.law, ClusteredLaw):  # a point of a loss curve is predicted from the points before it
+        point, spread = log_predictions(part.law, part.raw, draws, fitted.data.x)
+        point, spread = point[scored], spread[:, scored]
+    else:
+        point, spread = log_predictions(part.law, part.raw, draws, held.x)
     error = np.abs(np.log(held.y) - point)
     band = band_of(part, len(draws), None, rng)
     width = band.half_width(spread, point, level, scale_of(part.law, held.x, point))
-    return Cut(largest, ~trained, error, np.maximum(width, NARROWEST))
+    return Cut(largest, scored, error, np.maximum(width, NARROWEST))
+
+
+def _at_most(count: int, chosen: Mask) -> Mask:
+    """The chosen rows, evenly thinned where there are more than `count`."""
+    rows = np.flatnonzero(chosen)
+    kept = np.zeros_like(chosen)
+    kept[rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.intp)]] = True
+    return kept
 
 
 def log_predictions(law: type, raw: Array, draws: Array, x: Columns) -> tuple[Array, Array]:

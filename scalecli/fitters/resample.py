@@ -35,7 +35,9 @@ class Clusters:
         """Rows of equal `groups` belong together; without groups every row stands alone."""
         if groups is None:
             return cls(np.arange(rows), [str(row + 1) for row in range(rows)])
-        found, label = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+        labels = np.asarray(groups)
+        written = labels.astype(str) if labels.dtype.kind != "f" else np.array([f"{x:.10g}" for x in labels])
+        found, label = np.unique(written, return_inverse=True)
         return cls(label, found.tolist())
 
     @property

@@ -22,7 +22,7 @@ STARTS = 24
 SAME = 1e-6
 """Starts agree when their objectives are within this fraction of the best one."""
 
-SEARCH_ROWS = 2000
+SEARCH_ROWS = 1000
 """Starts are compared on at most this many rows, evenly spread over the measured values."""
 
 FINALISTS = 3
