@@ -8,6 +8,7 @@ import typer
 
 from scalecli.cli import (
     compare,
+    critical_batch,
     design,
     doctor,
     export,
@@ -62,6 +63,7 @@ app.command(rich_help_panel=PANELS[2])(fit.fit)
 app.command(rich_help_panel=PANELS[2])(predict.predict)
 app.command(rich_help_panel=PANELS[2])(validate.validate)
 app.command(rich_help_panel=PANELS[2])(compare.compare)
+app.command("critical-batch", rich_help_panel=PANELS[2])(critical_batch.critical_batch)
 app.command(rich_help_panel=PANELS[2])(design.design)
 app.command(rich_help_panel=PANELS[3])(plan.plan)
 app.command(rich_help_panel=PANELS[3])(memory.memory)

@@ -215,6 +215,35 @@ class DesignDocument(_Open):
     warnings: list[Warning]
 
 
+class _CriticalFigure(_Open):
+    tokens: float
+    low: float | None
+    high: float | None
+    definition: str
+    source: str
+
+
+class _CriticalTarget(_Open):
+    loss: float
+    batches: int
+    status: Literal["identified", "not identified"]
+    reason: str | None
+    S_min: Interval | None
+    E_min: Interval | None
+    critical: list[_CriticalFigure]
+    noise_scale_over_critical: float | None
+
+
+class CriticalBatchDocument(_Open):
+    """`critical-batch --json`; `rows` are what the laws over loss and tokens are fitted to."""
+
+    schema_name: Literal["scalecli/critical-batch/1"] = Field(alias="schema")
+    interval: float
+    targets: list[_CriticalTarget]
+    rows: list[dict[str, Any]]
+    warnings: list[Warning]
+
+
 class _Failure(_Open):
     run_id: str
     reason: str
@@ -340,6 +369,7 @@ class QuickstartDocument(_Open):
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "comparison": ComparisonDocument,
+    "critical-batch": CriticalBatchDocument,
     "design": DesignDocument,
     "doctor": DoctorDocument,
     "fit": FitDocument,

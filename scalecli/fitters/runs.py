@@ -23,6 +23,7 @@ from scalecli.fitters.weights import row_weights
 RECIPE = (
     "optimizer", "beta1", "beta2", "epsilon", "weight_decay", "grad_clip", "schedule", "decay_fraction",
     "parametrization", "sequence_length", "tokenizer", "dataset", "loss_kind", "dtype", "vocab_size",
+    "definition",
 )  # fmt: skip
 """Columns of the recipe: an optimum holds for the values that the runs shared."""
 

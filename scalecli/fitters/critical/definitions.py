@@ -9,4 +9,5 @@ from __future__ import annotations
 HYPERBOLA = "hyperbola: (S / S_min - 1) (E / E_min - 1) = 1, where training costs twice the least tokens"
 OVERHEAD = "20 % overhead: steps exceed linear scaling from a base batch by a fifth"
 ARGMIN_SAMPLES = "argmin of samples: the batch that reaches the target with the fewest samples"
-BRANCHED = "branched: the largest batch whose branch from a checkpoint loses no more than a tolerance"
+
+SOURCES = {HYPERBOLA: "mccandlish2018", OVERHEAD: "zhang2024cbs", ARGMIN_SAMPLES: "sato2022"}

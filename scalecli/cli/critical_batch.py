@@ -1,0 +1,72 @@
+"""`scalecli critical-batch`: critical batches at several targets, from steps to each target over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.render import show, span, table
+from scalecli.cli.tables import read_table
+from scalecli.units import format_count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def critical_batch(
+    runs: options.Runs,
+    map: options.Map = None,
+    unit: options.Unit = None,
+    where: options.Where = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option("--rows", help="Write one row a target here, for `fit --law critical-batch-loss`."),
+    ] = None,
+    interval: options.Level = 0.9,
+    seed: options.Seed = 0,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """S_min, E_min and the critical batch at every target loss, each in its own definition.
+
+    The table has one row for each run that reached a target: loss (the target), batch_tokens, steps, and where rates
+    were tuned learning_rate. Runs whose rate decays to a fixed horizon are refused.
+
+    Examples:
+
+      scalecli critical-batch steps.csv --rows critical.csv
+
+      scalecli fit critical.csv --law critical-batch-loss --out critical.fit.json
+    """
+    import pandas as pd
+
+    from scalecli.data.formats import write_runs
+    from scalecli.fitters.critical.report import critical_batches
+
+    found = critical_batches(read_table(runs, map, unit, where), interval=interval, seed=seed)
+    if rows is not None:
+        write_runs(pd.DataFrame(found["rows"]), rows)
+    show(found, _draw, as_json=as_json, out=out)
+
+
+def _draw(document: Any) -> Iterator[RenderableType]:
+    heads = ["loss", "batches", "S_min", "E_min [tokens]", "critical batch [tokens]", "definition"]
+    yield table("Critical batches", heads, _rows(document["targets"]))
+
+
+def _rows(targets: Any) -> Iterator[tuple[object, ...]]:
+    for target in targets:
+        shown = (
+            target["loss"],
+            target["batches"],
+            span(target["S_min"]),
+            span(target["E_min"], format_count),
+        )
+        if target["reason"] is not None:
+            yield *shown, "not identified", target["reason"]
+        for figure in target["critical"]:
+            yield *shown, span({**figure, "value": figure["tokens"]}, format_count), figure["definition"]
