@@ -68,8 +68,8 @@ def _draw(document: Any) -> Iterator[RenderableType]:
         yield f"no crossing for {along} in {document['range'][0]:.3g} … {document['range'][1]:.3g}{share}"
     share = f"{document['interval']:.0%}"
     yield table(
-        f"{along} the second needs to match the first, in multiples",
-        [along, f"multiplier ({share} interval)"],
+        "what the second needs to match the first",
+        [along, f"times as much ({share} interval)"],
         ((place["at"], span(place)) for place in document["multipliers"]),
     )
     if document["target"]:
