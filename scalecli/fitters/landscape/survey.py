@@ -112,14 +112,14 @@ def _diverged(reports: list[SettingReport]) -> Iterator[Notice]:
 
 def _edges(reports: list[SettingReport]) -> Iterator[Notice]:
     for axis, called in AXES.items():
-        for side, step in (("below", "lower"), ("above", "higher")):
+        for side, advice in (("below", "add lower ones"), ("above", "add higher ones, unless those diverge")):
             edge = [report for report in reports if report.missing.get(axis) == side]
             if edge:
                 yield Notice(
                     f"W-EDGE-{called.replace(' ', '-').upper()}",
                     f"in {len(edge)} of {len(reports)} settings the best run has the "
                     f"{'lowest' if side == 'below' else 'highest'} {called} tried ({_place(edge[0])}): "
-                    f"add {step} ones",
+                    f"{advice}",
                 )
 
 
