@@ -31,9 +31,9 @@ from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.identify import Notice, check_runs
 from scalecli.fitters.law import (
     Array,
+    ClusteredLaw,
     Columns,
     EstimatedLaw,
-    GridLaw,
     parameters,
     required_columns,
     scalar_of,
@@ -229,7 +229,7 @@ def fit_law(
     draw_random, noise_random, cut_random = map(
         np.random.default_rng, np.random.SeedSequence(options.seed).spawn(3)
     )
-    labels = law.clusters(columns) if isinstance(law, GridLaw) else groups
+    labels = law.clusters(columns) if isinstance(law, ClusteredLaw) else groups
     fitted = estimate(law, data, Clusters.of(labels, len(y)), method)
     drawn = fitted.draws(options.draws, draw_random)
     draws = drawn[np.isfinite(drawn).all(1)]

@@ -131,16 +131,23 @@ def required_columns(law: type[Any]) -> tuple[str, ...]:
 
 
 @runtime_checkable
-class GridLaw(Protocol):
-    """An estimated law over settings that several runs share, and with them an error.
+class ClusteredLaw(Protocol):
+    """A law that knows which rows belong together, whatever column the user groups by: `clusters` numbers them.
 
-    `clusters` numbers the setting of each row, whatever column the user groups by. `draws` are its bootstrap, from
-    row weights (rows,) and how often each row's setting was drawn, `counts` (draws, rows). `notices` are
-    what makes these runs weak for this law.
+    Rows of a cluster share an error, and a prediction may depend on the cluster's other rows.
     """
 
     @classmethod
     def clusters(cls, x: Columns) -> NDArray[np.intp]: ...
+
+
+@runtime_checkable
+class GridLaw(ClusteredLaw, Protocol):
+    """An estimated law over settings that several runs share, and with them an error.
+
+    `draws` are its bootstrap, from row weights (rows,) and how often each row's setting was drawn, `counts`
+    (draws, rows). `notices` are what makes these runs weak for this law.
+    """
 
     @classmethod
     def draws(

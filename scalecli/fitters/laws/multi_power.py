@@ -41,6 +41,11 @@ class MultiPower:
     beta: Annotated[float, Param(0.01, 2.5, start=(0.1, 1.0))]
     gamma: Annotated[float, Param(0.0, 4.0, start=(0.1, 1.0))]
 
+    @classmethod
+    def clusters(cls, x: Columns) -> NDArray[np.intp]:
+        """The training of each row."""
+        return np.concatenate([[0], np.cumsum(np.diff(x["steps"]) <= 0)])
+
     def predict(self, x: Columns) -> Array:
         total, falls = _history_of(x)
         _, left = self._left(falls)
