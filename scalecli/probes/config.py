@@ -54,11 +54,15 @@ class Optimizer:
 class Evaluation:
     """A fixed held-out set: `sequences` of them, evenly spaced, the same for every run on the corpus.
 
-    `every` adds a reading each so many steps along the way; 0 reads at the end only.
+    `every` adds a reading each so many steps along the way; 0 reads at the end only. `average` is the
+    exponent of the power-function average over past weights that is read instead of the weights (Karras et
+    al. 2024, 2312.02696, section 3.1): it spans a fixed share of the training so far, about 1 / average, so
+    that readings at a constant rate depend on no horizon; 0 reads the weights themselves.
     """
 
     sequences: int = 256
     every: int = 0
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         if self.sequences < 2 or self.every < 0:
@@ -66,6 +70,8 @@ class Evaluation:
                 f"an evaluation of {self.sequences} sequences every {self.every} steps has no standard error",
                 hint="use at least 2 sequences",
             )
+        if self.average < 0:
+            raise ProbeError(f"an averaging exponent of {self.average:g} is negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

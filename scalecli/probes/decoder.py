@@ -26,9 +26,12 @@ ROTARY_BASE = 10_000.0
 
 
 class Decoder(nn.Module):
-    """`copies` decoders of one shape: a call maps (c, b, t) token ids to (c, n, v) logits."""
+    """`copies` decoders of one shape: a call maps (c, b, t) token ids to (c, n, v) logits; t is at most `length`."""
 
-    def __init__(self, shape: ModelShape, multipliers: Multipliers, *, copies: int = 1) -> None:
+    rotation: Tensor
+    first_rows: Tensor
+
+    def __init__(self, shape: ModelShape, multipliers: Multipliers, *, length: int, copies: int = 1) -> None:
         super().__init__()
         if shape.head_dim % 2:
             raise ProbeError(
@@ -42,14 +45,14 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, multipliers, copies) for _ in range(shape.layers))
         self.norm = Norm(shape, copies)
         self.head = self.embedding if shape.tied else matrix(copies, shape.vocab, shape.width)
+        self.register_buffer("rotation", rotary(length, shape.head_dim), persistent=False)
+        # Row i of copy c is row c · v + i of all copies' embeddings laid end to end.
+        self.register_buffer("first_rows", torch.arange(copies)[:, None] * shape.vocab, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         sequences, length = tokens.shape[1:]
-        rotation = rotary(length, self.shape.head_dim, tokens.device)
-        # Row i of copy c is row c · v + i of all copies' embeddings laid end to end.
-        offsets = torch.arange(self.copies, device=tokens.device) * self.shape.vocab
-        rows = tokens.flatten(1) + offsets[:, None]
-        x = F.embedding(rows, self.embedding.flatten(0, 1))
+        rotation = self.rotation[:length]
+        x = F.embedding(tokens.flatten(1) + self.first_rows, self.embedding.flatten(0, 1))
         for block in self.blocks:
             x = block(x, rotation, sequences)
         return torch.bmm(self.norm(x) * self.multipliers.logits, self.head.mT)
@@ -153,12 +156,12 @@ def head_norm(x: Tensor, gain: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:]) * gain[:, None, None]
 
 
-def rotary(length: int, head_dim: int, device: torch.device) -> Tensor:
+def rotary(length: int, head_dim: int) -> Tensor:
     """Unit complex numbers (t, 1, head_dim / 2) that turn pair i at position p by p · base^(-2 i /
     head_dim).
     """
-    frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
-    angles = torch.outer(torch.arange(length, device=device), frequencies)
+    frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2) / head_dim)
+    angles = torch.outer(torch.arange(length), frequencies)
     return torch.polar(torch.ones_like(angles), angles)[:, None]
 
 

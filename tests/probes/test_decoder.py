@@ -21,7 +21,7 @@ SHAPE = ModelShape(layers=2, width=16, ffn=24, heads=4, kv_heads=2, vocab=11)
 
 
 def decoder(shape: ModelShape, *, copies: int = 1, seeds: list[int] | None = None) -> Decoder:
-    model = Decoder(shape, Multipliers.of(shape, "standard", 64), copies=copies)
+    model = Decoder(shape, Multipliers.of(shape, "standard", 64), length=16, copies=copies)
     initialise(model, seeds or list(range(copies)))
     return model
 
@@ -120,7 +120,7 @@ def test_copies_are_the_models_they_would_be_alone() -> None:
 
 
 def test_positions_are_relative() -> None:
-    rotation = rotary(12, 8, torch.device("cpu"))
+    rotation = rotary(12, 8)
     query, key = torch.randn(2, 8)
     turned = [rotate(vector.expand(1, 12, 1, 8), rotation)[0, :, 0] for vector in (query, key)]
     scores = turned[0] @ turned[1].T

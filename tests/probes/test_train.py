@@ -58,7 +58,8 @@ def plain_losses(
     config: ProbeConfig, corpus: Corpus, make: Callable[[list], list[torch.optim.Optimizer]]
 ) -> list[float]:
     """A loop as one writes it by hand: separate leaf weights, torch's clipping, torch's optimizer."""
-    model = Decoder(config.shape, Multipliers.of(config.shape, "standard", config.base_width))
+    multipliers = Multipliers.of(config.shape, "standard", config.base_width)
+    model = Decoder(config.shape, multipliers, length=config.sequence_length)
     initialise(model, [config.seed])
     optimizers = make(list(model.named_parameters()))
     rng = np.random.default_rng([config.seed, 0])

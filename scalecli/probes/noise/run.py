@@ -98,22 +98,17 @@ def _check(config: ProbeConfig, probe: NoiseProbe) -> None:
 def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterator[Row]:
     """One training step whose gradient is added up from micro-batches, with their norms."""
     batch = trainer.batch()
-    parameters = list(trainer.model.parameters())
-    total = [torch.zeros_like(parameter) for parameter in parameters]
+    total = torch.zeros_like(trainer.gradients.buffer)
     divisors = _adam_divisors(trainer) if probe.preconditioned else {}
     small = torch.zeros(0)
     loss = 0.0
     for part in batch.chunk(probe.micro_batches, dim=1):
-        trainer.model.zero_grad(set_to_none=False)
+        trainer.gradients.buffer.zero_()
         loss += float(trainer.backward(part, share=1.0)) / probe.micro_batches
         norms = _squared_norms(trainer, divisors)
         small = norms if not len(small) else small + norms
-        for sum_, parameter in zip(total, parameters, strict=True):
-            assert parameter.grad is not None
-            sum_.add_(parameter.grad, alpha=1 / probe.micro_batches)
-    for sum_, parameter in zip(total, parameters, strict=True):
-        assert parameter.grad is not None
-        parameter.grad.copy_(sum_)
+        total.add_(trainer.gradients.buffer, alpha=1 / probe.micro_batches)
+    trainer.gradients.buffer.copy_(total)
     big = _squared_norms(trainer, divisors)
     step = trainer.step
     trainer.update(factor)

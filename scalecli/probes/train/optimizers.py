@@ -8,6 +8,7 @@ Liu et al. 2025 (2502.16982), so that one learning rate serves both; Adafactor, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +20,24 @@ from scalecli.probes.decoder import Decoder, Weight, weights_of
 Group = dict[str, Any]
 
 
-def allocate_gradients(model: Decoder) -> None:
-    """One gradient buffer a parameter for the whole run, so that views into it stay valid."""
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """All gradients in one buffer; `parts` are views (c, n) of it, as few as the layout allows."""
+
+    buffer: Tensor
+    parts: list[Tensor]
+
+
+def allocate_gradients(model: Decoder) -> Gradients:
+    """Gives every parameter a gradient inside one buffer, where autograd adds to it in place for the whole run."""
+    parameters = list(model.parameters())
+    buffer = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+    parts = buffer.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    if model.copies == 1:
+        return Gradients(buffer, [buffer[None]])
+    return Gradients(buffer, [part.view(model.copies, -1) for part in parts])
 
 
 def build_optimizers(model: Decoder, configs: Sequence[ProbeConfig]) -> list[torch.optim.Optimizer]:
@@ -89,14 +104,9 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> Non
 
 
 @torch.no_grad()
-def clip_gradients(model: Decoder, limits: Tensor) -> Tensor:
-    """Scales each copy's gradient to a norm of at most its limit; returns the norms before, (c,).
-
-    The rule of torch.nn.utils.clip_grad_norm_, one copy at a time.
-    """
-    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norms: Tensor = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
-    scale = (limits / (norms + 1e-6)).clamp(max=1.0)
-    for grad in grads:
-        grad.mul_(scale.view(-1, *[1] * (grad.ndim - 1)))
-    return norms
+def clip_gradients(gradients: Gradients, limit: float) -> None:
+    """Scales each copy's gradient to a norm of at most `limit`, as torch's clip_grad_norm_ does."""
+    norms = torch.stack([part.norm(dim=1) for part in gradients.parts]).norm(dim=0)
+    scale = (limit / (norms + 1e-6)).clamp(max=1.0)[:, None]
+    for part in gradients.parts:
+        part.mul_(scale)

@@ -54,14 +54,15 @@ class Trainer:
         self.step = 0
         self._accumulation = _accumulation(self.config, micro_batch_sequences)
         multipliers = Multipliers.of(self.config.shape, self.config.parametrization, self.config.base_width)
-        self.model = Decoder(self.config.shape, multipliers, copies=len(configs))
+        self.model = Decoder(
+            self.config.shape, multipliers, length=self.config.sequence_length, copies=len(configs)
+        )
         initialise(self.model, [config.seed for config in configs])
         self.model.to(device)
         self._forward = torch.compile(self.model, dynamic=False) if compile_model else self.model
-        allocate_gradients(self.model)
+        self.gradients = allocate_gradients(self.model)
         self.optimizers = build_optimizers(self.model, configs)
-        limits = [config.grad_clip or math.inf for config in configs]
-        self._clip = torch.tensor(limits, device=device) if self.config.grad_clip else None
+        self._average = self._weights() if self.config.evaluation.average else {}
         self._batches = [_batches(config, corpus, device) for config in configs]
         self._held_out = held_out(
             corpus.validation,
@@ -72,7 +73,7 @@ class Trainer:
 
     def advance(self, rate_factor: float) -> Tensor:
         """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
-        self.model.zero_grad(set_to_none=False)
+        self.gradients.buffer.zero_()
         losses = torch.zeros(self.model.copies, device=self.device)
         for part in self.batch().chunk(self._accumulation, dim=1):
             losses += self.backward(part, share=1 / self._accumulation)
@@ -92,12 +93,14 @@ class Trainer:
 
     def update(self, rate_factor: float) -> None:
         """Clips the gradients that have been added up, and steps the optimizers."""
-        if self._clip is not None:
-            clip_gradients(self.model, self._clip)
+        if self.config.grad_clip:
+            clip_gradients(self.gradients, self.config.grad_clip)
         set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
+        if self._average:
+            self._note_average()
 
     def sequence_losses(self, batch: Tensor) -> Tensor:
         """Mean cross-entropy of each sequence of (c, b, t + 1), as (c, b) [nats/token]."""
@@ -107,8 +110,27 @@ class Trainer:
         return losses.view(*batch.shape[:2], -1).mean(dim=-1)
 
     @torch.no_grad()
+    def _note_average(self) -> None:
+        """Weighs step t by t^average: what came before keeps (1 - 1/t)^(average + 1)."""
+        kept = (1 - 1 / self.step) ** (self.config.evaluation.average + 1)
+        for name, parameter in self.model.named_parameters():
+            self._average[name].lerp_(parameter, 1 - kept)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+
     def evaluate(self) -> list[HeldOutLoss]:
-        """The held-out loss of every copy."""
+        """The held-out loss of every copy: of its weights, or of their average where the configuration says so."""
+        if not self._average:
+            return self._evaluate()
+        present = self._weights()
+        self.model.load_state_dict(self._average)
+        losses = self._evaluate()
+        self.model.load_state_dict(present)
+        return losses
+
+    @torch.no_grad()
+    def _evaluate(self) -> list[HeldOutLoss]:
         sequences = max(1, EVALUATION_TOKENS // (self.config.sequence_length * self.model.copies))
         parts = [
             self.sequence_losses(part.expand(self.model.copies, -1, -1))
@@ -124,14 +146,17 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, copied."""
         optimizers = [copy.deepcopy(optimizer.state_dict()) for optimizer in self.optimizers]
-        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-        return {"step": self.step, "weights": weights, "optimizers": optimizers}
+        average = {name: value.clone() for name, value in self._average.items()}
+        return {"step": self.step, "weights": self._weights(), "average": average, "optimizers": optimizers}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a state of this trainer, or of one of the same shape: the rates stay its own."""
         self.step = state["step"]
         self.model.load_state_dict(state["weights"])
+        self._average = {name: value.clone() for name, value in state["average"].items()}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(copy.deepcopy(saved))
+            own = {"param_groups": optimizer.state_dict()["param_groups"]}
+            optimizer.load_state_dict(copy.deepcopy({**saved, **own}))
 
 
 def _accumulation(config: ProbeConfig, micro_batch_sequences: int | None) -> int:

@@ -1,0 +1,192 @@
+"""Training speed: against a minimal hand-written loop of the same model, stacked against one by one, and MFU.
+
+    python benchmarks/probes.py [--device cpu|cuda] [--rounds 7]
+
+Everything runs in one process on one CPU thread, the variants in turn so that a busy machine slows all alike. On a CPU
+the time is the process's own (other processes do not count), on a GPU it is elapsed time between synchronisations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalecli.accounting.flops import training_flops_per_token
+from scalecli.accounting.shape import ModelShape
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.device import cpu_settings, device_name
+from scalecli.probes.family import member
+from scalecli.probes.throughput.child import random_corpus
+from scalecli.probes.train.trainer import Trainer
+
+STEPS_PER_ROUND = {"cpu": 8, "cuda": 100}
+MATMUL = {"cpu": 1024, "cuda": 8192}
+
+
+class MinimalBlock(nn.Module):
+    """The block as one writes it by hand for one model."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.attention_norm = nn.RMSNorm(shape.width)
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.out = nn.Linear(shape.width, shape.width, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(shape.width)
+        self.up = nn.Linear(shape.width, 2 * shape.ffn, bias=False)
+        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+
+    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        query, key, value = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1).unbind(2)
+        query, key = (self.rotate(part, rotation).transpose(1, 2) for part in (query, key))
+        mixed = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        gate, up = self.up(self.feed_forward_norm(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+    @staticmethod
+    def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
+
+
+class MinimalDecoder(nn.Module):
+    def __init__(self, shape: ModelShape, length: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(shape.vocab, shape.width)
+        self.blocks = nn.ModuleList(MinimalBlock(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width)
+        self.head = nn.Linear(shape.width, shape.vocab, bias=False)
+        frequencies = 10_000.0 ** (-torch.arange(0, shape.head_dim, 2) / shape.head_dim)
+        angles = torch.outer(torch.arange(length), frequencies)
+        self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles)[:, None])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x, self.rotation)
+        return self.head(self.norm(x))
+
+
+def minimal_loop(config: ProbeConfig, device: torch.device) -> Callable[[], object]:
+    """One training step: forward, backward, clip, fused AdamW, on a batch that lies ready."""
+    model = MinimalDecoder(config.shape, config.sequence_length).to(device)
+    assert sum(parameter.numel() for parameter in model.parameters()) == config.shape.params
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+    batch = torch.randint(
+        0, config.shape.vocab, (config.batch_sequences, config.sequence_length + 1), device=device
+    )
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            logits = model(batch[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+
+    return step
+
+
+def our_loop(configs: list[ProbeConfig], device: torch.device) -> Callable[[], object]:
+    trainer = Trainer(configs, random_corpus(configs[0]), device=device)
+    return lambda: trainer.advance(1.0)
+
+
+def one_by_one(configs: list[ProbeConfig], device: torch.device) -> Callable[[], object]:
+    steps = [our_loop([config], device) for config in configs]
+    return lambda: [step() for step in steps]
+
+
+def seconds_per_step(
+    variants: dict[str, Callable[[], object]], device: torch.device, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of a step for each variant, one figure a round, in turn."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    steps = STEPS_PER_ROUND[device.type]
+    for step in variants.values():
+        step(), step(), step()
+    for _ in range(rounds):
+        for name, step in variants.items():
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            start = clock()
+            for _ in range(steps):
+                step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times[name].append((clock() - start) / steps)
+    return times
+
+
+def ratio(slow: list[float], fast: list[float]) -> str:
+    """Median over rounds of the ratio within a round, with its range."""
+    ratios = sorted(a / b for a, b in zip(slow, fast, strict=True))
+    return f"{median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+
+
+def configuration(shape: ModelShape, sequences: int, device: torch.device) -> ProbeConfig:
+    return ProbeConfig(
+        shape=shape,
+        data="random",
+        data_sha256="0" * 64,
+        sequence_length=128 if device.type == "cpu" else 1024,
+        batch_sequences=sequences,
+        steps=100,
+        learning_rate=1e-3,
+        dtype="float32" if device.type == "cpu" else "bfloat16",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    print(f"{device_name(device)}, torch {torch.__version__}, one CPU thread")
+    with cpu_settings(1):
+        factor = torch.randn(MATMUL[device.type], MATMUL[device.type], device=device)
+        if device.type == "cuda":
+            factor = factor.bfloat16()
+        product = seconds_per_step({"matmul": lambda: factor @ factor}, device, arguments.rounds)["matmul"]
+        matmul = 2 * len(factor) ** 3 / median(product)
+        print(f"large matrix product: {matmul / 1e9:.1f} GFLOP/s")
+        print("\nparams  batch tokens  tokens/s  against the minimal loop  MFU")
+        widths = (16, 32, 64, 128) if device.type == "cpu" else (256, 512, 768)
+        for width in widths:
+            for sequences in (4, 16):
+                config = configuration(member(width, 256), sequences, device)
+                variants = {"ours": our_loop([config], device), "minimal": minimal_loop(config, device)}
+                times = seconds_per_step(variants, device, arguments.rounds)
+                speed = config.batch_tokens / median(times["ours"])
+                mfu = speed * training_flops_per_token(config.shape, config.sequence_length) / matmul
+                against = ratio(times["minimal"], times["ours"])
+                print(
+                    f"{config.shape.params:>7} {config.batch_tokens:>8} {speed:>13,.0f}  {against:<24} {mfu:.1%}"
+                )
+        print("\neight runs: params  batch tokens  tokens/s of all  stacked against one by one")
+        for width, sequences in ((28, 2), (32, 1), (32, 4), (32, 16), (48, 2)):
+            config = configuration(member(width, 256), sequences, device)
+            runs = [replace(config, seed=seed, learning_rate=1e-3 * (1 + seed)) for seed in range(8)]
+            variants = {"stacked": our_loop(runs, device), "separate": one_by_one(runs, device)}
+            times = seconds_per_step(variants, device, arguments.rounds)
+            speed = 8 * config.batch_tokens / median(times["stacked"])
+            gain = ratio(times["separate"], times["stacked"])
+            print(f"{config.shape.params:>18} {config.batch_tokens:>8} {speed:>16,.0f}        {gain}")
+
+
+if __name__ == "__main__":
+    main()
