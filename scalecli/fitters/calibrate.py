@@ -11,7 +11,8 @@ to measure how often the intervals so made contain what was held out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from scalecli.fitters.estimate import Estimate, estimate
 from scalecli.fitters.identify import check_runs
 from scalecli.fitters.law import Array, ClusteredLaw, Columns, measured_column, with_values
 from scalecli.fitters.problem import Mask
+from scalecli.fitters.reach import Reach, reach_of
 
 CUTS = (0.4, 0.5, 0.6, 0.7)
 """Shares of the runs, from the smallest, that the law is fitted to; the rest is scored."""
@@ -70,11 +72,12 @@ class Band:
 @dataclass(frozen=True, slots=True)
 class Validation:
     """The law fitted to the smaller runs and scored on the larger: rows, mean |log error|, coverage of its
-    intervals."""
+    intervals, and how far up each axis that went."""
 
     heldout_rows: int
     mean_abs_log_error: float
     coverage: float
+    reach: Mapping[str, Reach] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def calibrate(
         heldout_rows=int(last.heldout.sum()),
         mean_abs_log_error=float(last.error.mean()),
         coverage=float((last.error <= widened).mean()),
+        reach=reach_of(fitted.data.x, [cut.heldout for cut in cuts]),
     )
     return _multiplier([cut.scores for cut in cuts], level), validation
 

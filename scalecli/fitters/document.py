@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -15,6 +16,7 @@ from scalecli.fitters.formula import formula_law
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, names, with_values
 from scalecli.fitters.laws import law_named
+from scalecli.fitters.reach import Reach
 
 if TYPE_CHECKING:
     from scalecli.fitters.fit import Fit
@@ -48,6 +50,7 @@ def write_document(fit: Fit, *, draws: bool) -> dict[str, Any]:
             "heldout_rows": fit.validation.heldout_rows,
             "mean_abs_log_error": fit.validation.mean_abs_log_error,
             "coverage": fit.validation.coverage,
+            "reach": {name: asdict(reach) for name, reach in fit.validation.reach.items()},
         },
         "warnings": [{"code": notice.code, "message": notice.message} for notice in fit.warnings],
         "diagnostics": dict(fit.diagnostics),
@@ -197,11 +200,17 @@ def read_fields(document: Mapping[str, Any], where: str) -> dict[str, Any]:
             reader.get("validation.heldout_rows", int),
             float(reader.get("validation.mean_abs_log_error", (int, float))),
             float(reader.get("validation.coverage", (int, float))),
+            {name: _reach(reader, name) for name in reader.get("validation.reach", dict)},
         ),
         "warnings": tuple(_notice(reader, item) for item in reader.get("warnings", list)),
         "diagnostics": reader.get("diagnostics", dict),
         "provenance": reader.get("provenance", dict),
     }
+
+
+def _reach(reader: Reader, name: str) -> Reach:
+    ends = (reader.get(f"validation.reach.{name}.{end}", (int, float)) for end in ("low", "high", "validated"))
+    return Reach(*map(float, ends))
 
 
 def _notice(reader: Reader, item: Any) -> Notice:

@@ -176,10 +176,10 @@ def _choice(batch_tokens: int, best: float, known: Evidence, pace: Pace | None) 
 
 
 def _as_compute(excess: float | None, known: Evidence) -> float | None:
-    """The compute, as a fraction, that the excess loss is worth: dL / |dL / d ln C|, exact along the slope."""
+    """The compute, as a fraction, that the excess loss is worth: dL / |dL / d ln C|."""
     if excess is None or known.fits.loss is None:
         return None
-    return math.expm1(excess / loss_gain_per_compute(known.fits.loss, known.target))
+    return excess / loss_gain_per_compute(known.fits.loss, known.target)
 
 
 def _rate(batch_tokens: float, known: Evidence) -> float | None:

@@ -13,9 +13,6 @@ from scalecli.fitters.law import Array
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
 
-# Where the data end, an interval is a statement about the law; past this factor beyond them it is called so.
-FAR_EXTRAPOLATION = 100.0
-
 
 def inputs_of(law: Any, target: Target) -> dict[str, np.ndarray[Any, Any]]:
     """The target as the law's inputs, each of shape (1,); `PlanError` when the law asks for what a target lacks."""
@@ -29,20 +26,15 @@ def inputs_of(law: Any, target: Target) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.array([columns[name]]) for name in law.inputs}
 
 
-def predict_loss(fit: Fit | None, target: Target, level: float, notes: Notes) -> FitInterval | None:
+def predict_loss(fit: Fit | None, target: Target, notes: Notes) -> FitInterval | None:
     """Loss at the target with its predictive interval, or None with a warning."""
     if fit is None:
         notes.line("loss", None, unit="nats/token", rule="needs a loss law", source="none")
         notes.warn("W-NO-LOSS-FIT", "no loss law was given: the loss of the target is not predicted")
         return None
-    found = fit.predict(inputs_of(fit.law, target), level=level)
-    distance = float(found.extrapolation[0])
-    warning = None
-    if distance > FAR_EXTRAPOLATION:
-        warning = f"{distance:.0f}× beyond the runs"
-        notes.warn("W-EXTRAPOLATION", f"the target is {distance:.0f}× beyond the runs of the loss law")
+    found = fit.predict(inputs_of(fit.law, target))
     value = FitInterval(value=float(found.value[0]), low=float(found.low[0]), high=float(found.high[0]))
-    notes.line("loss", value, unit="nats/token", rule=f"{fit.law.name} law", source="fit", warning=warning)
+    notes.line("loss", value, unit="nats/token", rule=f"{fit.law.name} law", source="fit")
     return value
 
 

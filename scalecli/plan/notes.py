@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,15 @@ class Notes:
         else:
             shown = {"value": value, "low": None, "high": None}
         self.lines.append(Line(name=name, **shown, unit=unit, rule=rule, source=source, warning=warning))
+
+    def mark(self, names: Collection[str], warning: str) -> None:
+        """Add a warning to the lines of these names that rest on a fit."""
+        self.lines = [
+            line.model_copy(update={"warning": "; ".join(filter(None, [warning, line.warning]))})
+            if line.name in names and line.source == "fit"
+            else line
+            for line in self.lines
+        ]
 
     def warn(self, code: str, message: str) -> None:
         """Add a warning once; codes begin with `W-`."""

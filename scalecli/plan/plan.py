@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_ba
 from scalecli.plan.cost import FLOP_COUNT, plan_cost
 from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, TargetPart
 from scalecli.plan.evidence import gather
+from scalecli.plan.extrapolation import note_extrapolation
 from scalecli.plan.fits import fit_set
 from scalecli.plan.learning_rate import rate_part, recommend_rate
 from scalecli.plan.loss import predict_loss
@@ -51,14 +52,14 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     Raises `PlanError` for wishes that contradict themselves, `UnknownAccelerator`, and `DoesNotFit` when no layout of
     the named devices holds the model.
     """
-    notes, fitted = Notes(), fit_set(fits)
+    notes, fitted = Notes(), fit_set([replace(fit, interval=options.interval) for fit in fits])
     device = None if wish.accelerator is None else accelerator(wish.accelerator, wish.accelerators)
     setup = fitted.setup()
     optimizer = optimizer_name(setup, wish.optimizer)
     recipe = training_recipe(optimizer)
     target = resolve(wish, fitted.loss, device, recipe, notes)
     check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
-    loss = predict_loss(fitted.loss, target, options.interval, notes)
+    loss = predict_loss(fitted.loss, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
     pace = pace_on(device, target, recipe)
     found = recommend_batch(known, options.batch, pace, notes)
@@ -72,6 +73,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     settings = choose_optimizer(optimizer, setup, moved, notes)
     check_batch(known, batch_tokens, settings.beta2, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
+    note_extrapolation(fitted, target, notes)
     for fit in fitted.all:
         notes.adopt(fit.document()["warnings"], fit.law.name)
     return Plan(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from scalecli.errors import PlanError
+from scalecli.fitters.calibrate import Validation
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.reach import Reach
 from scalecli.plan.batch import BatchWish
 from scalecli.plan.document import Plan
 from scalecli.plan.moving import parse_setting
@@ -117,7 +120,7 @@ def test_excess_is_told_in_tokens_and_in_compute(fits: dict[str, Fit]) -> None:
         assert row.excess_loss is not None
         by_size, by_tokens = 0.34 * 400 * 1e9**-0.34, 0.31 * 1200 * 2e10**-0.31
         assert row.excess_compute_fraction == pytest.approx(
-            math.expm1(row.excess_loss / ((by_size + by_tokens) / 2)), rel=0.05, abs=1e-6
+            row.excess_loss / ((by_size + by_tokens) / 2), rel=0.01, abs=1e-6
         )
         assert row.steps == pytest.approx(2e10 / row.batch_tokens * (1 + row.extra_tokens_fraction), rel=1e-2)
 
@@ -313,3 +316,40 @@ def test_objectives_that_are_none(text: str) -> None:
 def test_objectives_read_back() -> None:
     assert str(Objective()) == "tokens"
     assert parse_objective("exchange=0.5") == Objective(goal="exchange", amount=0.5)
+
+
+# Extrapolation
+
+
+def test_each_axis_is_measured_by_what_hold_outs_validated(make_fit: Any, loss_law: Any) -> None:
+    reach = {
+        "params": Reach(1e7, 2.5e8, 5.0),
+        "tokens": Reach(1e9, 1e10, 1.5),
+        "tokens_per_param": Reach(5.0, 100.0, 1.0),
+    }
+    fit = replace(make_fit(loss_law, 0.01), validation=Validation(10, 0.01, 0.9, reach))
+    plan = planned(fit)
+    (line,) = [line for line in plan.lines if line.name.startswith("extrapolation")]
+    assert "params 4× beyond the runs, 0.8 of the 5×" in str(line.value)
+    assert "tokens 2× beyond the runs, 1.33 of the 1.5×" in str(line.value)
+    assert "tokens_per_param within the runs" in str(line.value)
+    (warning,) = [w.message for w in plan.warnings if w.code == "W-UNCALIBRATED-INTERVAL"]
+    assert "tokens 2×" in warning
+    assert "params" not in warning
+    (loss,) = [line for line in plan.lines if line.name == "loss"]
+    assert str(loss.warning).startswith("uncalibrated")
+
+
+def test_within_the_validated_reach_nothing_is_marked(make_fit: Any, loss_law: Any) -> None:
+    reach = {"params": Reach(1e7, 5e8, 5.0), "tokens": Reach(1e9, 1e10, 4.0)}
+    plan = planned(replace(make_fit(loss_law, 0.01), validation=Validation(10, 0.01, 0.9, reach)))
+    assert "W-UNCALIBRATED-INTERVAL" not in codes(plan)
+
+
+def test_the_level_of_the_plan_is_that_of_all_its_intervals(fits: dict[str, Fit]) -> None:
+    usual, narrow = (
+        planned(fits["landscape"], fits["loss"]),
+        planned(fits["landscape"], fits["loss"], interval=0.5),
+    )
+    for part in (lambda p: p.batch.tokens, lambda p: p.learning_rate.peak, lambda p: p.loss):
+        assert width(part(narrow)) < 0.6 * width(part(usual))
