@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,16 +11,29 @@ from typing import Any, TypeVar
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import Evaluation, Optimizer, ProbeConfig
-from scalecli.probes.ladder import TOKENS_PER_PARAM, Cost, Recipe, grid, ladder
+from scalecli.probes.ladder import (
+    TOKENS_PER_PARAM,
+    Cost,
+    Recipe,
+    default_batch_tokens,
+    default_learning_rate,
+    grid,
+    ladder,
+)
 from scalecli.units import parse_count
+
+RUN_KEYS = {"params", "tokens", "batch_tokens", "learning_rate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
     """A grid of runs. Without `params` the sizes are what the budget allows; empty lists mean the defaults.
 
+    `runs` are single runs in place of a grid, as `scalecli design --spec` writes them: params, tokens and, where
+    they are not the defaults, batch_tokens and learning_rate. A run listed twice is trained with two seeds.
+
     The file has these names as keys, counts as numbers or as `"50k"`, and `recipe`, `recipe.optimizer` and
-    `recipe.evaluation` as tables.
+    `recipe.evaluation` as tables, `runs` as an array of tables.
     """
 
     data: str = "builtin:python"
@@ -30,6 +44,7 @@ class SweepSpec:
     seeds: int = 1
     rungs: int = 3
     recipe: Recipe = field(default_factory=Recipe)
+    runs: tuple[tuple[tuple[str, float], ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.rungs < 1:
@@ -52,18 +67,36 @@ class SweepSpec:
             "seeds": self.seeds,
             "recipe": self.recipe,
         }
-        if not self.params:
+        if not self.params and not self.runs:
             if budget is None or cost is None:
                 raise ProbeError(
                     "a sweep needs sizes or a budget",
                     hint="give --params 50k,100k, --budget 1e15 or --minutes 5",
                 )
             return ladder(corpus, self.data, budget=budget, cost=cost, rungs=self.rungs, **common)
-        configs = grid(corpus, self.data, params=self.params, **common)
+        configs = self._listed(corpus) or grid(corpus, self.data, params=self.params, **common)
         if budget is not None and cost is not None and cost(configs) > budget:
             raise ProbeError(
                 f"these {len(configs)} runs take {cost(configs):.3g}, the budget is {budget:.3g}",
                 hint="raise the budget, or give fewer or smaller runs",
+            )
+        return configs
+
+    def _listed(self, corpus: Corpus) -> list[ProbeConfig]:
+        configs = []
+        for items, count in Counter(self.runs).items():
+            run = dict(items)
+            batch = run.get("batch_tokens", default_batch_tokens(run["tokens"]))
+            rate = run.get("learning_rate", default_learning_rate(run["params"], batch))
+            configs += grid(
+                corpus,
+                self.data,
+                params=(run["params"],),
+                tokens_per_param=(run["tokens"] / run["params"],),
+                batch_tokens=(batch,),
+                learning_rates=(rate,),
+                seeds=count * self.seeds,
+                recipe=self.recipe,
             )
         return configs
 
@@ -100,7 +133,22 @@ def _spec(content: dict[str, Any]) -> SweepSpec:
     for name in ("params", "tokens_per_param", "batch_tokens", "learning_rate"):
         if name in content:
             content[name] = _counts(name, content[name])
+    if "runs" in content:
+        content["runs"] = _runs(content["runs"])
     return _made(SweepSpec, {**content, "recipe": _made(Recipe, recipe, **nested)})
+
+
+def _runs(tables: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """Every `[[runs]]` table as its sorted items."""
+    if not (isinstance(tables, list) and tables and all(isinstance(table, dict) for table in tables)):
+        raise ProbeError(f"runs should be tables, not {tables!r}", hint="[[runs]] begins each")
+    for table in tables:
+        if not {"params", "tokens"} <= table.keys() <= RUN_KEYS:
+            raise ProbeError(
+                f"a run has {', '.join(sorted(table))}; it needs params and tokens and may have "
+                "batch_tokens and learning_rate"
+            )
+    return tuple(tuple((name, _counts(name, table[name])[0]) for name in sorted(table)) for table in tables)
 
 
 def _made(cls: type[Made], values: Any, **more: Any) -> Made:

@@ -99,3 +99,28 @@ def test_the_dry_run_counts_what_is_left(config: ProbeConfig) -> None:
     # Weights, gradients and two moments of all copies are the least there can be.
     assert whole.bytes > 4 * 16 * config.shape.params
     assert estimate_sweep([], step, device="cpu").bytes == 0
+
+
+def test_runs_as_a_design_writes_them(tmp_path: Path, corpus: Corpus) -> None:
+    text = """
+[[runs]]
+params = 2e4
+tokens = 4e5
+
+[[runs]]
+params = 2e4
+tokens = 4e5
+
+[[runs]]
+params = 5e4
+tokens = 1e6
+batch_tokens = 1024
+learning_rate = 2e-3
+"""
+    configs = sweep_spec(written(tmp_path, text)).configs(corpus)
+    assert len(configs) == 3
+    assert len({config.run_id for config in configs}) == 3
+    assert configs[2].learning_rate == 2e-3
+    assert [config.seed for config in configs] == [0, 1, 0]
+    with pytest.raises(ProbeError, match="needs params and tokens"):
+        sweep_spec(written(tmp_path, "[[runs]]\nparams = 2e4"))
