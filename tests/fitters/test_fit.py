@@ -62,7 +62,7 @@ def test_document_has_the_promised_keys(fit: Fit) -> None:
     assert document["groups"] == 30
     assert document["status"] == "converged"
     assert {"starts", "agree", "gradient_norm"} <= document["convergence"].keys()
-    assert {"heldout_rows", "mean_abs_log_error", "coverage"} == document["validation"].keys()
+    assert {"heldout_rows", "mean_abs_log_error", "coverage"} <= document["validation"].keys()
     assert {"data_sha256", "seed", "versions", "created_at"} <= document["provenance"].keys()
     assert not {"draws", "domain", "formula"} & document.keys()
     whole = fit.document(draws=True)
