@@ -7,6 +7,7 @@ a check that no interval of one of them contains. Hoffmann et al. 2022, section 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -110,6 +111,8 @@ def _estimated(
 def _answer(law: type[Any], raw: Array, draws: Array, flops: float, level: float) -> Answer:
     best = float(scalar_of(lambda law: law.optimal_params(flops), law, raw[None])[0])
     tenfold = float(scalar_of(lambda law: law.optimal_params(10 * flops), law, raw[None])[0])
+    if not (best > 0 and tenfold > 0):  # an exponent at zero: the allocation has no optimum
+        return Answer(str(law.name), *[math.nan] * 4)
     drawn = scalar_of(lambda law: law.optimal_params(flops), law, draws)
     drawn = drawn[np.isfinite(drawn)]
     tail = (1 - level) / 2
