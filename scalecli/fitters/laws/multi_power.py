@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scalecli.fitters.law import Array, Columns, Param
 
-PIECES = 8
+PIECES = 3
 """Pieces into which a warm-up is cut, and the change of the rate right before a row."""
 
 
@@ -54,8 +54,7 @@ class MultiPower:
     def gradient(self, x: Columns) -> Array:
         total, falls = _history_of(x)
         log_grown, left = self._left(falls)
-        grown = np.expm1(log_grown)
-        fading = self.beta * left * grown / (1 + grown)
+        fading = -self.beta * left * np.expm1(-log_grown)
         power = total**-self.alpha
         slopes = [
             np.ones_like(power),

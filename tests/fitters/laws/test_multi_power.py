@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from scalecli.data.catalogue import published_law
+from scalecli.fitters.fit import FitOptions, fit_law
 from scalecli.fitters.laws.multi_power import MultiPower
 
 Public = Callable[[str], pd.DataFrame]
@@ -58,6 +59,17 @@ def test_our_fit_predicts_unseen_schedules_as_well(public: Public, point: Any, s
     r_squared, error = _test_errors(law, curves)
     assert r_squared > 0.998
     assert error < 0.0045
+
+
+def test_trainings_are_resampled_whole_and_scored_with_their_history(public: Public) -> None:
+    """Held out by scale are the ends of the three trainings, which need their beginnings to be predicted."""
+    curves = public("lr_schedule_curves/curves.csv").query("model_size == '25M'")
+    chosen = pd.concat([curves[curves.schedule == name].iloc[::12] for name in FITTED])
+    options = FitOptions(draws=20, diagnose=False)
+    fit = fit_law(MultiPower, _columns(chosen), chosen.loss.to_numpy(), options=options)
+    assert fit.groups == 3
+    assert fit.validation is not None
+    assert fit.validation.mean_abs_log_error < 0.003
 
 
 def test_the_sum_of_rates_counts_the_warm_up() -> None:
