@@ -34,6 +34,13 @@ def validate(
         str | None, typer.Option("--hold-out-largest", help="Hold out the largest values: params:2.")
     ] = None,
     test: Annotated[str | None, typer.Option("--test", help="A second run table to score on.")] = None,
+    settings: Annotated[
+        str | None,
+        typer.Option(
+            "--settings",
+            help="Instead of a law: do settings of these columns rank alike below and above the cut?",
+        ),
+    ] = None,
     map: options.Map = None,
     unit: options.Unit = None,
     where: options.Where = None,
@@ -58,6 +65,8 @@ def validate(
       scalecli validate runs.csv --law chinchilla --train-below flops=1e20
 
       scalecli validate runs.csv --law all --hold-out-largest params:2
+
+      scalecli validate runs.csv --settings optimizer --hold-out-largest params:1
     """
     from scalecli.fitters.validate.report import ranking_document, validation_document
 
@@ -67,11 +76,17 @@ def validate(
         None if test is None else fitting.read_for_law(test, map, unit, kept, law=law, formula=formula)[0]
     )
     split = _split(read, larger, train_below, hold_out_largest)
-    settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
+    if settings is not None:
+        from scalecli.fitters.validate.ranks import rank_settings
+
+        ranks = rank_settings(split, [name.strip() for name in settings.split(",")])
+        show(ranks.document(), _draw_ranks, as_json=as_json, out=out)
+        return
+    how = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
     if law == "all" and formula is None:
-        show(ranking_document(split, group, settings), _draw_ranking, as_json=as_json, out=out)
+        show(ranking_document(split, group, how), _draw_ranking, as_json=as_json, out=out)
     else:
-        show(validation_document(split, found, group, settings), _draw, as_json=as_json, out=out)
+        show(validation_document(split, found, group, how), _draw, as_json=as_json, out=out)
 
 
 def _split(read: RunTable, larger: RunTable | None, below: str | None, largest: str | None) -> Split:
@@ -127,3 +142,17 @@ def _draw_ranking(document: Any) -> Iterator[RenderableType]:
     )
     for law in document["unusable"]:
         yield f"  not ranked: {law['law']} ({law['reason']})"
+
+
+def _draw_ranks(document: Any) -> Iterator[RenderableType]:
+    rows = (
+        (", ".join(s["setting"].values()), f"{s['small']:+.4f}", f"{s['large']:+.4f}")
+        for s in document["settings"]
+    )
+    heads = [", ".join(document["columns"]), "small", "large"]
+    yield table("log loss of settings, relative to their scale", heads, rows)
+    found = document["rank_correlation"]
+    yield (
+        f"rank correlation {'–' if found is None else f'{found:.2f}'}; choosing by the small runs costs "
+        f"{document['regret']:.4f} log loss at the large"
+    )

@@ -138,6 +138,16 @@ class RankingDocument(_Open):
     unusable: list[_UnusableLaw]
 
 
+class ProxyRanksDocument(_Open):
+    """`validate --settings COLUMNS --json`: mean log losses relative to their scale, best at large scale first."""
+
+    schema_name: Literal["scalecli/proxy-ranks/1"] = Field(alias="schema")
+    columns: list[str]
+    rank_correlation: float | None
+    regret: float
+    settings: list[dict[str, Any]]
+
+
 class _Span(_Open):
     value: float | None
     low: float | None
@@ -379,6 +389,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,
+    "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,
     "runs": RunsDocument,
     "sweep": SweepDocument,

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from scalecli.data.schema import COLUMNS
 from scalecli.data.tables import RunTable
+from scalecli.errors import DataError
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
 from scalecli.fitters.identify import Notice, check_runs
 from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
+from scalecli.fitters.proxies import small_proxies
 from scalecli.fitters.resample import Clusters
 from scalecli.fitters.weights import row_weights
 
@@ -26,6 +28,10 @@ RECIPE = (
     "definition",
 )  # fmt: skip
 """Columns of the recipe: an optimum holds for the values that the runs shared."""
+
+UNPOOLED = ("loss_kind", "tokenizer", "architecture", "family")
+"""Runs that differ in these follow laws of their own: losses of another kind or unit are another quantity, and
+architectures scale differently (Tay et al. 2022), so that one law is fitted to one of them."""
 
 SAME_SHARE = 0.02
 """Shares within 2 % of each other are one setting."""
@@ -49,6 +55,7 @@ def fit_runs(
 
     Raises what `fit_law` raises, and `BadRow` for a value that cannot be used.
     """
+    require_one_family(table)
     table = table.with_derived(columns_of(law))
     needed = table.columns(columns_of(law))
     clusters, chosen = _clusters(table, law, group)
@@ -70,13 +77,27 @@ def fit_runs(
         rows_read=table.rows_read,
         dropped=[(drop.reason, drop.count) for drop in table.dropped],
     )
-    told = tuple(Notice(note.code, note.message) for note in table.notes)
+    told = (*(Notice(note.code, note.message) for note in table.notes), *small_proxies(table))
     return replace(found, warnings=found.warnings + told)
+
+
+def require_one_family(table: RunTable) -> None:
+    """Raise `DataError` for runs that no single law describes."""
+    for name in UNPOOLED:
+        if name in table.frame.columns:
+            kinds = sorted(str(kind) for kind in table.frame[name].dropna().unique())
+            if len(kinds) > 1:
+                raise DataError(
+                    f"the runs have {len(kinds)} kinds of {name} ({', '.join(kinds[:4])}): they are not pooled "
+                    "into one law",
+                    hint=f"--where \"{name} == '{kinds[0]}'\", one fit each; scalecli compare sets them side by side",
+                )
 
 
 def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estimate:
     """The point estimate alone: what a fit costs without its draws and checks. Raises as `fit_runs` does."""
     check_options(law, options)
+    require_one_family(table)
     needed = table.with_derived(columns_of(law)).columns(columns_of(law))
     x = {name: needed[name] for name in required_columns(law)}
     y = needed[measured_column(law)]
