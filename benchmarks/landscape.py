@@ -35,6 +35,8 @@ from scalecli.plan.published import published_value
 
 TRAINED = [(params, params * ratio) for params in (6e7, 1.2e8, 2.15e8, 4.3e8) for ratio in (10, 40, 100)]
 TARGETS = [(1.07e9, 2e10), (1.07e9, 1e11), (4.3e8, 1e11), (2e9, 4e10)]
+COVERAGE_TRAINED = [(params, params * ratio) for params in (6e7, 1.6e8, 4.3e8) for ratio in (10, 30, 100)]
+COVERAGE_TARGETS = [(1.07e9, 2e10), (2e9, 8e10)]
 INPUTS = ("params", "tokens", "batch_tokens", "learning_rate")
 
 Ask = Callable[[float, float], tuple[float, float]]
@@ -130,18 +132,19 @@ def run_worlds(count: int, first: int) -> None:
 
 
 def run_coverage(count: int, first: int, draws: int, two_stage: bool) -> None:
+    """Three worlds of the family for one of each other kind, so that half are inside it."""
     law = LandscapeTwoStage if two_stage else Landscape
     inside: dict[tuple[str, str], list[bool]] = {}
     widths: dict[tuple[str, str], list[float]] = {}
-    started = time.process_time()
-    for kind in KINDS:
-        worlds = count * (len(KINDS) - 1 if kind == "family" else 1)
-        for seed in range(first, first + worlds):
+    for turn in range(count):
+        for kind, seed in [("family", first + 3 * turn + i) for i in range(3)] + [
+            (kind, first + turn) for kind in KINDS[1:]
+        ]:
             world = make_world(seed, kind)
-            x, y = world.runs(TRAINED, rate_step=2.0)
+            x, y = world.runs(COVERAGE_TRAINED, rate_step=2.0)
             try:
                 bundle = with_values(law, _draws(law, x, y, draws, seed))
-                for params, tokens in TARGETS:
+                for params, tokens in COVERAGE_TARGETS:
                     batch, rate, _ = world.optimum(params, tokens)
                     for name, truth, answer in (
                         ("batch", batch, bundle.optimal_batch_tokens(params, tokens)),
@@ -152,16 +155,21 @@ def run_coverage(count: int, first: int, draws: int, two_stage: bool) -> None:
                         widths.setdefault((kind, name), []).append(float(high - low))
             except FitError as error:
                 print(f"{kind} {seed}: {error.message}")
-        for name in ("batch", "learning rate"):
-            _show(kind, name, inside[kind, name], widths[kind, name])
+        if turn % 20 == 19 or turn == count - 1:
+            _show(turn + 1, inside, widths)
+
+
+def _show(
+    turns: int, inside: dict[tuple[str, str], list[bool]], widths: dict[tuple[str, str], list[float]]
+) -> None:
+    print(f"\n{turns * (len(KINDS) + 2)} worlds, {time.process_time():.0f} s of CPU")
     for name in ("batch", "learning rate"):
+        for kind in KINDS:
+            factor = np.exp(np.median(widths[kind, name]) / 2)
+            shown = f"coverage {np.mean(inside[kind, name]):.3f}, median interval ×/÷ {factor:.2f}"
+            print(f"{name:15}{kind:14}{shown}")
         every = [i for kind in KINDS for i in inside[kind, name]]
-        _show("all", name, every, [w for kind in KINDS for w in widths[kind, name]])
-    outside = [i for (kind, _), found in inside.items() for i in found if kind != "family"]
-    family = [i for (kind, _), found in inside.items() for i in found if kind == "family"]
-    print(
-        f"family {np.mean(family):.3f}, outside it {np.mean(outside):.3f}; CPU {time.process_time() - started:.0f} s"
-    )
+        print(f"{name:15}{'all':14}coverage {np.mean(every):.3f} of {len(every)} answers", flush=True)
 
 
 def _draws(
@@ -171,14 +179,6 @@ def _draws(
     clusters = Clusters.of(law.clusters(x), y.size)
     counts = clusters.counts(draws, rng)[:, clusters.label]
     return law.draws(x, y, np.ones(y.size), counts, rng)
-
-
-def _show(kind: str, name: str, inside: list[bool], widths: list[float]) -> None:
-    factor = np.exp(np.median(widths) / 2)
-    print(
-        f"{kind:14}{name:15}coverage {np.mean(inside):.3f} of {len(inside)}, median interval x/÷ {factor:.3f}",
-        flush=True,
-    )
 
 
 def run_table(path: Path, held: int) -> None:

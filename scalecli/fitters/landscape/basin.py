@@ -11,6 +11,9 @@ from scalecli.fitters.landscape.form import Normal
 from scalecli.fitters.landscape.grid import OFF, Grid, Optimum
 from scalecli.fitters.law import Array
 
+LEVEL = Normal(0.0, 1.5)
+"""The optimum at the centre of the settings lies within a factor of about 20 of the middle of the good runs."""
+
 EXPONENT = Normal(0.0, 0.4)
 """Exponents of published learning-rate and batch laws lie between -0.9 and 0.7. Without it, a long and narrow valley
 in noisy runs can be fitted by an optimum that races along it with scale."""
@@ -26,10 +29,10 @@ class Basin:
     field is (draws, 1).
     """
 
-    rate: Annotated[Array, Normal(0.0, 10.0)]
+    rate: Annotated[Array, LEVEL]
     rate_params: Annotated[Array, EXPONENT]
     rate_tokens: Annotated[Array, EXPONENT]
-    batch: Annotated[Array, Normal(0.0, 10.0)]
+    batch: Annotated[Array, LEVEL]
     batch_params: Annotated[Array, EXPONENT]
     batch_tokens: Annotated[Array, EXPONENT]
     steep: Annotated[Array, Normal(-2.0, 1.0)]

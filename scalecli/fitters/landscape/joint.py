@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalecli.fitters.landscape.basin import Basin
 from scalecli.fitters.landscape.exponentials import Exponentials, around
 from scalecli.fitters.landscape.form import FittedForm, fit_form, refit
-from scalecli.fitters.landscape.grid import OFF, Grid, Optimum
+from scalecli.fitters.landscape.grid import OFF, Grid, Optimum, place
 from scalecli.fitters.landscape.power import fit_power_law
 from scalecli.fitters.landscape.settings import Settings
+from scalecli.fitters.landscape.vertex import outside
 from scalecli.fitters.law import Array, values, with_values
 
 CLOSE = 0.01
@@ -41,16 +43,13 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class JointFit:
+    """Both forms. `basin_share` is the basin's weight in the recommendation, the other form has the rest."""
+
     recipe: Recipe
     grid: Grid
     basin: FittedForm[Basin]
     exponentials: FittedForm[Exponentials]
-
-    @property
-    def basin_share(self) -> float:
-        """The basin's weight: one half where both forms fit alike, more where the other misfits more."""
-        basin, other = self.basin.noise**TRUST, self.exponentials.noise**TRUST
-        return other / (basin + other)
+    basin_share: float
 
     def optimum(self, shift: Array | float = 0.0) -> Optimum:
         """The weighted geometric mean of both; the basin's alone for draws in which the other form has none.
@@ -66,11 +65,42 @@ def _mix(basin: Array, other: Array, share: Array) -> Array:
     return share * basin + np.where(share != 1, (1 - share) * other, 0.0)
 
 
-def fit_joint(settings: Settings, recipe: Recipe, grid: Grid | None = None) -> JointFit:
-    """Both forms under unit row weights. Raises `NoOptimum` where no setting's best rate lies inside what was tried."""
-    grid = grid or Grid.of(settings)
+def fit_joint(settings: Settings, recipe: Recipe) -> JointFit:
+    """Both forms under unit row weights."""
+    grid = Grid.of(settings)
     basin = fit_basin(settings, grid, recipe)
-    return JointFit(recipe, grid, basin, fit_exponentials(settings, grid, recipe, basin.form))
+    other = fit_exponentials(settings, grid, recipe, basin.form)
+    return JointFit(recipe, grid, basin, other, _share(basin, other, grid, settings))
+
+
+def _share(
+    basin: FittedForm[Basin], other: FittedForm[Exponentials], grid: Grid, settings: Settings
+) -> float:
+    """The basin's: one half where both forms fit alike, more where the other misfits more.
+
+    A form with its optimum outside what was tried, on some axis in every setting, has no share if the other is inside.
+    """
+    placed = [_inside_somewhere(fitted.form.optimum(), grid, settings) for fitted in (basin, other)]
+    if placed[0] != placed[1]:
+        return float(placed[0])
+    return other.noise**TRUST / (basin.noise**TRUST + other.noise**TRUST)
+
+
+def _inside_somewhere(optimum: Optimum, grid: Grid, settings: Settings) -> bool:
+    rate, batch = inside_grid(optimum, grid, settings)
+    return bool(rate.any() and batch.any())
+
+
+def inside_grid(
+    optimum: Optimum, grid: Grid, settings: Settings
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether the first draw's optimum lies inside the tried rates, and batches, of each setting."""
+    rate, batch = place(optimum, grid, settings.log_params, settings.log_tokens)
+    rows = [settings.label == s for s in range(settings.count)]
+    rate_out = [outside(rate[:1, s], settings.log_rate[rows[s]])[0] for s in range(settings.count)]
+    batch_out = [outside(batch[:1, s], settings.log_batch[rows[s]])[0] for s in range(settings.count)]
+    # an open batch (NaN) is inside, a missing optimum nowhere
+    return ~np.array(rate_out) & np.isfinite(rate[0]), ~np.array(batch_out)
 
 
 def redraw(point: JointFit, settings: Settings, weights: Array) -> JointFit:
@@ -78,7 +108,7 @@ def redraw(point: JointFit, settings: Settings, weights: Array) -> JointFit:
     recipe, grid = point.recipe, point.grid
     basin = refit(Basin, settings, grid, point.basin, weights, _held_basin(recipe))
     terms = refit(Exponentials, settings, grid, point.exponentials, weights, _held_terms(recipe))
-    return JointFit(recipe, grid, basin, terms)
+    return JointFit(recipe, grid, basin, terms, point.basin_share)
 
 
 def fit_basin(settings: Settings, grid: Grid, recipe: Recipe) -> FittedForm[Basin]:

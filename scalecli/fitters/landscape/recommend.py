@@ -7,13 +7,21 @@ from dataclasses import replace
 import numpy as np
 
 from scalecli.errors import NoOptimum
-from scalecli.fitters.landscape.grid import Grid, Optimum, place
+from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.landscape.holdout import Split, splits
-from scalecli.fitters.landscape.joint import JointFit, Recipe, fit_basin, fit_joint, fit_variant, redraw
+from scalecli.fitters.landscape.joint import (
+    JointFit,
+    Recipe,
+    fit_basin,
+    fit_joint,
+    fit_variant,
+    inside_grid,
+    redraw,
+)
 from scalecli.fitters.landscape.power import used_batch
 from scalecli.fitters.landscape.settings import Settings
 from scalecli.fitters.landscape.tuned_loss import fit_tuned_loss
-from scalecli.fitters.landscape.vertex import levels, outside
+from scalecli.fitters.landscape.vertex import levels
 from scalecli.fitters.law import Array
 
 VARIANTS = tuple(
@@ -100,15 +108,6 @@ def fit_point(settings: Settings) -> JointFit:
             hint="add learning rates beyond the best run of each setting: scalecli design",
         )
     return fitted
-
-
-def inside_grid(optimum: Optimum, grid: Grid, settings: Settings) -> tuple[Array, Array]:
-    """Whether the first draw's optimum lies inside the tried rates, and batches, of each setting."""
-    rate, batch = place(optimum, grid, settings.log_params, settings.log_tokens)
-    rows = [settings.label == s for s in range(settings.count)]
-    rate_out = [outside(rate[:1, s], settings.log_rate[rows[s]])[0] for s in range(settings.count)]
-    batch_out = [outside(batch[:1, s], settings.log_batch[rows[s]])[0] for s in range(settings.count)]
-    return ~np.array(rate_out), ~np.array(batch_out)
 
 
 def _raw(law: Array, grid: Grid, axis: str) -> Array:
