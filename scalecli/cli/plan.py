@@ -77,6 +77,12 @@ def plan(
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
+    algorithm: Annotated[
+        str, typer.Option("--algo", metavar="data-parallel|diloco", help="How replicas train together.")
+    ] = "data-parallel",
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, help="Replicas of DiLoCo.  [2]", show_default=False)
+    ] = None,
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
@@ -106,6 +112,7 @@ def plan(
         shape=shape_of(layers, width, ffn, heads, kv_heads, vocab), vocab=vocab,
         tokens=tokens, flops=flops, days=days, tokens_per_param=tokens_per_param, sequence_length=sequence_length,
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
+        replicas=diloco_replicas(algorithm, replicas),
     )  # fmt: skip
     chosen = PlanOptions(
         interval=interval,
@@ -121,6 +128,15 @@ def plan(
     )
     made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
     show(made.document(), draw_plan, as_json=as_json, out=out)
+
+
+def diloco_replicas(algorithm: str, replicas: int | None) -> int | None:
+    """How many replicas train apart: none unless the algorithm is DiLoCo. A usage error for replicas of nothing."""
+    if options.one_of(algorithm, ("data-parallel", "diloco"), "--algo") == "diloco":
+        return replicas or 2
+    if replicas is not None:
+        raise typer.BadParameter("goes with --algo diloco", param_hint="--replicas")
+    return None
 
 
 def draw_plan(document: Any) -> Iterator[RenderableType]:

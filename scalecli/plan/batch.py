@@ -122,19 +122,21 @@ def flat_batches(fit: Fit | None, target: Target) -> tuple[float, float] | None:
 
 
 def round_batch(batch_tokens: float, target: Target) -> int:
-    """Sequences a step: a multiple of the devices with at most three significant bits, at least one a device.
+    """Sequences a step: a multiple of devices and replicas with at most three significant bits.
 
     Such numbers (4, 5, 6, 7, 8, 10, 12, 14, 16, ...) divide into micro-batches; none is further than 1/8 away, which
     is well inside any flat range.
     """
-    each = max(1.0, batch_tokens / target.sequence_length / target.count)
+    each = max(1.0, batch_tokens / target.sequence_length / target.batch_multiple)
     step = 1 << max(0, math.floor(math.log2(each)) - 2)
-    return target.count * step * round(each / step)
+    return target.batch_multiple * step * round(each / step)
 
 
 def whole_batch(batch_tokens: float, target: Target) -> int:
-    """Sequences a step nearest to a wished batch: any multiple of the devices."""
-    return max(1, round(batch_tokens / target.sequence_length / target.count)) * target.count
+    """Sequences a step nearest to a wished batch: any multiple of devices and replicas."""
+    return (
+        max(1, round(batch_tokens / target.sequence_length / target.batch_multiple)) * target.batch_multiple
+    )
 
 
 def check_batch(known: Evidence, batch_tokens: int, beta2: float | None, notes: Notes) -> None:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalecli.errors import PlanError
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.critical import Critical, critical_batch, note_noise_scale
+from scalecli.plan.diloco import diloco_presets
 from scalecli.plan.document import Budget, Preset
 from scalecli.plan.efficiency import Efficiency, efficiency_of
 from scalecli.plan.fits import FitSet
@@ -22,12 +24,14 @@ from scalecli.plan.target import Target
 class Evidence:
     """Fits first, then a good setting moved by rules, then published rules.
 
-    `budget` keeps the published rules to those for fixed data or for fixed compute.
+    `presets` are shown, `rules` are those of them that count without a fit; `budget` keeps these to rules for fixed
+    data or for fixed compute.
     """
 
     target: Target
     fits: FitSet
     presets: Sequence[Preset]
+    rules: Sequence[Preset]
     critical: Critical | None = None
     efficiency: Efficiency | None = None
     journey: Journey | None = None
@@ -36,7 +40,7 @@ class Evidence:
     @property
     def optima(self) -> list[Preset]:
         """The published optima for the budget; critical sizes are another quantity."""
-        return [p for p in self.presets if p.quantity == "optimum" and self.budget in (None, p.budget)]
+        return [p for p in self.rules if p.quantity == "optimum" and self.budget in (None, p.budget)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,20 @@ def gather(
             critical_tokens=None if critical is None else critical.tokens.value,
             surge=fits.surge,
         )
-    return Evidence(
+    presets = presets_for(target, None if loss is None else loss.value)
+    own = [] if target.replicas is None else diloco_presets(target)
+    known = Evidence(
         target=target,
         fits=fits,
-        presets=presets_for(target, None if loss is None else loss.value),
+        presets=[*own, *presets],
+        rules=own or presets,
         critical=critical,
         efficiency=efficiency_of(fits, target, critical),
         journey=journey,
         budget=budget,
     )
+    if not known.optima:
+        raise PlanError(
+            f"no published rule of {own[0].source} is stated for fixed {budget}", hint="leave out --fix"
+        )
+    return known

@@ -14,6 +14,7 @@ from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, round_batch, whole_batch
 from scalecli.plan.cost import FLOP_COUNT, plan_cost
+from scalecli.plan.diloco import note_diloco
 from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, TargetPart
 from scalecli.plan.evidence import gather
 from scalecli.plan.extrapolation import note_extrapolation
@@ -26,8 +27,8 @@ from scalecli.plan.notes import Notes, as_interval
 from scalecli.plan.pace import pace_on
 from scalecli.plan.recipe import choose_optimizer, choose_schedule, optimizer_name
 from scalecli.plan.rules.setting import Setting
-from scalecli.plan.schedule import plan_stages
-from scalecli.plan.setup import check_setup
+from scalecli.plan.schedule import plan_stages, steps_of
+from scalecli.plan.setup import check_batch_unit, check_setup
 from scalecli.plan.target import Target, Wish, resolve
 
 
@@ -59,6 +60,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     recipe = training_recipe(optimizer)
     target = resolve(wish, fitted.loss, device, recipe, notes)
     check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
+    check_batch_unit(fitted.all, notes)
     loss = predict_loss(fitted.loss, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
     pace = pace_on(device, target, recipe)
@@ -73,6 +75,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     settings = choose_optimizer(optimizer, setup, moved, notes)
     check_batch(known, batch_tokens, settings.beta2, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
+    note_diloco(target, steps_of(stages, round(target.tokens)), fitted.landscape is not None, notes)
     note_extrapolation(fitted, target, notes)
     for fit in fitted.all:
         notes.adopt(fit.document()["warnings"], fit.law.name)

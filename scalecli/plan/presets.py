@@ -27,16 +27,21 @@ def presets_for(target: Target, loss: float | None) -> list[Preset]:
     `loss` [nats/token] is the predicted one; without it the catalogue's stands in, and the notes say so. `valid` is
     false where the target lies outside a range in which the rule was measured.
     """
-    columns = {**target.columns(), "tokens_per_param": target.tokens / target.params}
+    columns = columns_at(target)
     stand_in = loss is None
     columns["loss"] = loss if loss is not None else _published_loss(columns)
     return [
-        _preset(
+        preset_of(
             name, quantity, [record for record in records if record.quantity == quantity], columns, stand_in
         )
         for name, records in presets().items()
         for quantity in _quantities(records)
     ]
+
+
+def columns_at(target: Target) -> dict[str, float]:
+    """The target as inputs of published rules."""
+    return {**target.columns(), "tokens_per_param": target.tokens / target.params}
 
 
 def _quantities(records: Sequence[PublishedLaw]) -> list[Quantity]:
@@ -49,13 +54,14 @@ def _published_loss(columns: Mapping[str, float]) -> float:
     return value
 
 
-def _preset(
+def preset_of(
     name: str,
     quantity: Quantity,
     records: Sequence[PublishedLaw],
     columns: Mapping[str, float],
-    stand_in: bool,
+    stand_in: bool = False,
 ) -> Preset:
+    """What these records of one paper say at `columns`; `stand_in` when the loss among them is no prediction."""
     said = {record.output: published_value(record, columns) for record in records}
     return Preset(
         source=name,

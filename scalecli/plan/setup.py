@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalecli.fitters.fit import Fit
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
 
@@ -32,4 +33,17 @@ def check_setup(
             notes.warn(
                 "W-SEQUENCE-LENGTH",
                 f"the runs of {law} had sequences of {length:g} tokens, the target has {target.sequence_length}",
+            )
+
+
+def check_batch_unit(fits: Sequence[Fit], notes: Notes) -> None:
+    """Warn of fits whose batches are smaller than one of their sequences: they were given in sequences."""
+    for fit in fits:
+        length = (fit.provenance.get("setup") or {}).get("sequence_length")
+        _, largest = fit.domain.get("batch_tokens", (0.0, float("inf")))
+        if length is not None and largest < length:
+            notes.warn(
+                "W-BATCH-UNIT",
+                f"the largest batch of the {fit.law.name} runs is {largest:g} tokens, less than one of their sequences "
+                f"of {length:g}: batches in sequences are --map batch_sequences=...",
             )

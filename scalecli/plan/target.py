@@ -39,6 +39,8 @@ class Wish:
     accelerator: str | None = None
     count: int = 1
     accelerators: Path | None = None
+    replicas: int | None = None
+    """Of DiLoCo, which trains so many apart; None for data-parallel training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,12 @@ class Target:
     sequence_length: int
     accelerator: str | None
     count: int
+    replicas: int | None = None
+
+    @property
+    def batch_multiple(self) -> int:
+        """Sequences of a batch come in this many: each device and each replica has its own."""
+        return math.lcm(self.count, self.replicas or 1)
 
     @property
     def flops(self) -> float:
@@ -104,6 +112,7 @@ def resolve(
         sequence_length=wish.sequence_length,
         accelerator=wish.accelerator,
         count=wish.count,
+        replicas=wish.replicas,
     )
 
 
