@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalecli.errors import DataError
+from scalecli.fitters.fit import Fit, FitOptions, fit_law
 from scalecli.fitters.formula import formula_law
 from scalecli.fitters.law import parameters, values, with_values
 from scalecli.fitters.laws.chinchilla import Chinchilla
@@ -133,6 +134,36 @@ def test_what_cannot_be_read_is_refused_with_its_position(text: str, character: 
     if says != "characters":
         assert f"character {character} " in refused.value.message
     assert refused.value.hint or says == "characters"
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        (CHINCHILLA, {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1200.0, "beta": 0.31}),
+        (
+            "E + exp(c - a*log(params)) + k/tokens**b; c in [-20, 40]",
+            {"E": 1.5, "c": 6.0, "a": 0.34, "k": 1e3, "b": 0.3},
+        ),
+        (
+            "E - k*log(params) + B*tokens**-b; k in [0, 2]; E in [0, 20]",
+            {"E": 4.0, "k": 0.08, "B": 500.0, "b": 0.28},
+        ),
+        (
+            "E + A*params**(-a*(1 + b*log(tokens)/100)); b in [-2, 2]",
+            {"E": 1.5, "A": 400.0, "a": 0.3, "b": 0.4},
+        ),
+    ],
+)
+def test_a_fit_recovers_a_formulas_parameters(text: str, truth: dict[str, float]) -> None:
+    random = np.random.default_rng(3)
+    law = formula_law(text, columns=COLUMNS)
+    x = {"params": np.exp(random.uniform(16, 23, 80)), "tokens": np.exp(random.uniform(20, 27, 80))}
+    fit = fit_law(law, x, law(**truth).predict(x), options=FitOptions(draws=20, diagnose=False))
+    for name, value in truth.items():
+        assert getattr(fit.law, name) == pytest.approx(value, rel=1e-4)
+    again = Fit.from_document(fit.document(draws=True))
+    np.testing.assert_allclose(again.law.predict(x), fit.law.predict(x), rtol=1e-12)
+    assert type(again.law).formula == text
 
 
 @given(
