@@ -213,7 +213,7 @@ def fit_law(
     `x` holds the columns of `required_columns(law)` and `y` the measured values of `measured_column(law)`,
     each of shape (rows,). Rows of equal `groups` (rows,) share an error and are resampled together; without
     groups every row stands alone. `loss_std` (rows,) are standard deviations of `y`, in its units: noisier
-    rows weigh less. `provenance`, `rows_read` and `dropped` (reason, count) are for the record.
+    rows weigh less (`weights`). `provenance`, `rows_read` and `dropped` (reason, count) are for the record.
 
     Raises `DataError` (values no fit can take), `TooFewRuns`, `NotIdentified`, `FitError` (no finite
     objective).
@@ -223,7 +223,8 @@ def fit_law(
     columns = _columns(required_columns(law), x)
     y = np.asarray(y, dtype=float)
     notices = check_runs(law, columns, y, options.pins)
-    data = Data(columns, y, row_weights(y, loss_std))
+    weights = row_weights(columns, y, loss_std)
+    data = Data(columns, y, weights.rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
     # one stream each, so that the number of draws does not change the calibration
     draw_random, noise_random, cut_random = map(
@@ -246,7 +247,7 @@ def fit_law(
         law=with_values(law, fitted.raw),
         draws=draws,
         interval=options.interval,
-        objective=_objective(fitted),
+        objective=_objective(fitted) | {"weights": weights.source},
         status=status_of(fitted),
         convergence=_convergence(fitted),
         rows={"read": len(y) if rows_read is None else rows_read, "used": len(y), "dropped": counted},

@@ -25,7 +25,7 @@ from scalecli.fitters.weights import row_weights
 RECIPE = (
     "optimizer", "beta1", "beta2", "epsilon", "weight_decay", "grad_clip", "schedule", "decay_fraction",
     "parametrization", "sequence_length", "tokenizer", "dataset", "loss_kind", "dtype", "vocab_size",
-    "definition",
+    "base_width", "definition",
 )  # fmt: skip
 """Columns of the recipe: an optimum holds for the values that the runs shared."""
 
@@ -102,7 +102,7 @@ def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estim
     x = {name: needed[name] for name in required_columns(law)}
     y = needed[measured_column(law)]
     check_runs(law, x, y, options.pins)
-    data = Data(x, y, row_weights(y, _loss_std(table, law)))
+    data = Data(x, y, row_weights(x, y, _loss_std(table, law)).rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
     return estimate(law, data, Clusters.of(None, len(y)), method)
 

@@ -263,12 +263,26 @@ def test_large_tables_take_one_step_draws_that_agree(make_runs: Callable[..., An
 
 
 def test_weights_follow_the_noise() -> None:
-    weights = row_weights(np.full(4, 3.0), np.array([0.01, 0.01, 0.1, 0.0]))
+    x = {"params": np.arange(1.0, 5.0)}
+    weights = row_weights(x, np.full(4, 3.0), np.array([0.01, 0.01, 0.1, 0.0])).rows
     assert weights.mean() == pytest.approx(1.0)
     assert weights[2] < 0.1 < weights[0] < weights[3]
     assert weights[3] == pytest.approx(2 * weights[0])
     with pytest.raises(DataError, match="row 2"):
-        row_weights(np.full(2, 3.0), np.array([0.1, np.nan]))
+        row_weights({"params": np.ones(2)}, np.full(2, 3.0), np.array([0.1, np.nan]))
+
+
+def test_repeated_seeds_tell_the_noise() -> None:
+    """Runs of high loss scatter more, and their repeats say so; single runs keep equal weights."""
+    random = np.random.default_rng(0)
+    x = {"params": np.repeat(np.geomspace(1e6, 1e9, 12), 4)}
+    clean = PowerFloor(E=1.7, A=300.0, alpha=0.3).predict(x)
+    y = clean * np.exp(0.002 * (clean / 3) ** 3 * random.standard_normal(48))
+    weights = row_weights(x, y, None)
+    assert weights.source == "repeated seeds"
+    assert weights.rows[-4:].mean() > 2 * weights.rows[:4].mean()
+    alone = {"params": np.geomspace(1e6, 1e9, 48)}
+    assert row_weights(alone, y, None).source == "equal"
 
 
 def test_noisy_rows_weigh_less() -> None:
@@ -282,7 +296,7 @@ def test_noisy_rows_weigh_less() -> None:
         y = clean * np.exp(spread * random.standard_normal(80))
         for kind, std in (("known", spread * clean), ("unknown", None)):
             found = solve(
-                PowerFloor, Data(x, y, row_weights(y, std)), row_loss(LossName.least_squares, 1.0), {}
+                PowerFloor, Data(x, y, row_weights(x, y, std).rows), row_loss(LossName.least_squares, 1.0), {}
             )
             errors[kind].append(abs(found.raw[0] - 1.7))
     assert np.mean(errors["known"]) < 0.6 * np.mean(errors["unknown"])
@@ -306,7 +320,7 @@ def test_procedures_are_fits_too(truth: Chinchilla) -> None:
     y = truth.predict({"params": size, "tokens": budgets / 6 / size})
     fit = fit_law(IsoFlop, x, y * np.exp(1e-4 * np.sin(np.arange(66.0))), options=FitOptions(draws=100))
     assert fit.law.b == pytest.approx(truth.beta / (truth.alpha + truth.beta), abs=0.02)
-    assert fit.objective == {"name": "procedure", "delta": None, "value": None}
+    assert fit.objective == {"name": "procedure", "delta": None, "value": None, "weights": "equal"}
     assert fit.validation is None
     assert Fit.from_document(json.loads(json.dumps(fit.document(draws=True)))).document() == fit.document()
 
