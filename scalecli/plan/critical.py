@@ -53,7 +53,9 @@ def critical_batch(
             f"the law {fit.law.name} needs {', '.join(missing)}, which neither the target nor a fit says",
         )
         return None
-    definition = str((fit.provenance.get("setup") or {}).get("definition", HYPERBOLA))
+    setup = fit.provenance.get("setup") or {}
+    definition = str(setup.get("definition", HYPERBOLA))
+    measured_with = f"; measured with {setup['optimizer']}" if "optimizer" in setup else ""
     found = fit.query(lambda law: _tokens(law, columns))
     if fit.law.name == "critical-batch":
         notes.warn(
@@ -62,7 +64,7 @@ def critical_batch(
             "the target's is larger",
         )
     notes.line(
-        "critical batch", found, unit="tokens", rule=f"{fit.law.name} law; {definition}", source="fit",
+        "critical batch", found, unit="tokens", rule=f"{fit.law.name} law{measured_with}; {definition}", source="fit",
         warning="a limit on parallelism, not the batch of least loss",
     )  # fmt: skip
     return Critical(tokens=found, definition=definition)

@@ -29,6 +29,7 @@ class Evidence:
     """
 
     target: Target
+    optimizer: str
     fits: FitSet
     presets: Sequence[Preset]
     rules: Sequence[Preset]
@@ -89,6 +90,7 @@ def gather(
     own = [] if target.replicas is None else diloco_presets(target)
     known = Evidence(
         target=target,
+        optimizer=optimizer,
         fits=fits,
         presets=[*own, *presets],
         rules=own or presets,

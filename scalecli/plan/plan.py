@@ -19,7 +19,7 @@ from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPa
 from scalecli.plan.evidence import gather
 from scalecli.plan.extrapolation import note_extrapolation
 from scalecli.plan.fits import fit_set
-from scalecli.plan.learning_rate import rate_part, recommend_rate
+from scalecli.plan.learning_rate import rate_groups, rate_part, recommend_rate
 from scalecli.plan.loss import predict_loss
 from scalecli.plan.memory import MemoryPlan, plan_memory
 from scalecli.plan.moving import report
@@ -73,6 +73,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     peak = recommend_rate(known, batch_tokens, notes)
     moved = [] if known.journey is None else report(known.journey, batch_tokens)
     settings = choose_optimizer(optimizer, setup, moved, notes)
+    schedule = choose_schedule(setup, target, notes)
     check_batch(known, batch_tokens, settings.beta2, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
     note_diloco(target, steps_of(stages, round(target.tokens)), fitted.landscape is not None, notes)
@@ -83,7 +84,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
         schema=SCHEMA,
         target=_target_part(target),
         batch=batch_part(found, sequences, stages, known, pace),
-        learning_rate=rate_part(peak, choose_schedule(setup, target, notes), target, fitted.landscape, setup),
+        learning_rate=rate_part(peak, schedule, target, fitted.landscape, rate_groups(setup, target, notes)),
         optimizer=settings,
         loss=as_interval(loss),
         memory=MemoryPart.model_validate(layout.part),

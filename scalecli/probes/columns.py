@@ -35,6 +35,7 @@ def _recipe_columns(config: ProbeConfig) -> Row:
         "decay_fraction": 1.0 - min(1.0, schedule.branch_step(config.steps) / config.steps),
         "final_learning_rate": config.learning_rate * schedule.factor(config.steps - 1, config.steps),
         "parametrization": config.parametrization,
+        "base_width": config.base_width if config.parametrization == "mup" else None,
         "seed": config.seed,
         "dtype": config.dtype,
     }

@@ -58,3 +58,29 @@ def test_the_plan_exports_what_the_runs_held_fixed(make_fit: Maker, landscape: A
     assert plan.optimizer.weight_decay == 0.02
     assert plan.learning_rate.schedule == "cosine"
     assert all(line.source == "runs" for line in plan.lines if line.name in ("beta2", "weight_decay"))
+
+
+def test_mup_runs_give_multipliers_for_the_target_width(make_fit: Maker, landscape: Any) -> None:
+    mup = RECIPE | {"parametrization": "mup"}
+    plan = planned(make_fit(landscape, 0.01, setup=mup | {"base_width": 64.0}))
+    width = plan.target.shape["width"]
+    assert {group.name: group.multiplier for group in plan.learning_rate.groups} == {
+        "embedding, vectors": 1.0,
+        "hidden matrices": pytest.approx(64 / width),
+        "output": 1.0,
+    }
+    assert "W-MUP-BASE-WIDTH" in codes(planned(make_fit(landscape, 0.01, setup=mup)))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "known"), [("adamw", True), ("muon", True), ("lion", True), ("sgd", False)]
+)
+def test_published_rates_are_adamws(optimizer: str, known: bool) -> None:
+    plan, usual = planned(optimizer=optimizer), planned()
+    assert ("W-RATE-UNKNOWN" in codes(plan)) is not known
+    assert (plan.learning_rate.peak is not None) is known
+    if optimizer == "lion":
+        assert plan.learning_rate.peak is not None
+        assert usual.learning_rate.peak is not None
+        ratio = usual.learning_rate.peak.value / plan.learning_rate.peak.value
+        assert 3 <= ratio <= 10
