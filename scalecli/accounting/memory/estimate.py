@@ -121,7 +121,6 @@ class _Step:
             "optimizer states": self.states,
             "batch": rank.tokens * TOKEN_BYTES,
             "waiting micro-batches": self.waiting * self.saved_activations(),
-            "communication buffers": self._communication_buffers(),
         }
         return offload.on_device(resident, self._layer_weight_bytes(), layout.offload)
 
@@ -137,12 +136,6 @@ class _Step:
 
     def _layer_weight_bytes(self) -> int:
         return self.rank.layer_weights * self.computed.compute_bytes
-
-    def _communication_buffers(self) -> int:
-        """Under zero2 and zero3 the buffer that one layer's gradients are reduced from."""
-        if not self.layout.shards_at("zero2"):
-            return 0
-        return self._layer_trained() * self.recipe.weight_bytes
 
     # Gradients
 
@@ -163,14 +156,35 @@ class _Step:
         return self._all_gradients if self.accumulating else 0
 
     def _gradients_above(self, layers: int) -> int:
-        """Of head, final norm and the last `layers` layers."""
+        """Of head, final norm and the last `layers` layers.
+
+        Sharded gradients are reduced layer by layer; those of head and norm belong to the outermost unit and stay
+        whole to the end (PyTorch's FSDP2).
+        """
+        if self.layout.shards_at("zero2"):
+            below = self._gradients_before() if self.accumulating else self._layers_gradients(layers)
+            return below + self._top_trained() * self.recipe.weight_bytes
         if self.accumulating:
             return self._gradients_before()
-        top = 0
-        if self.rank.last and not self.recipe.lora_rank:
-            top = self._head_trained() + self.rank.norm_weights
+        return self._layers_gradients(layers) + self._top_trained() * self.recipe.weight_bytes
+
+    def _layers_gradients(self, layers: int) -> int:
         experts = 0 if self.recipe.lora_rank else layers * self.rank.layer_experts
-        return weights.gradient_bytes(top + layers * self._layer_trained(), experts, self.recipe, self.layout)
+        return weights.gradient_bytes(layers * self._layer_trained(), experts, self.recipe, self.layout)
+
+    def _top_trained(self) -> int:
+        """Weights of head and final norm."""
+        if self.recipe.lora_rank or not self.rank.last:
+            return 0
+        return self._head_trained() + self.rank.norm_weights
+
+    def _keeps_whole_gradients(self) -> bool:
+        """Whether new gradients are added to whole ones at once, rather than reduced first."""
+        return self.accumulating and not self.layout.shards_at("zero2")
+
+    def _reduction_buffer(self) -> int:
+        """What the gradients of one layer are reduced from, while the next layer is at work."""
+        return self._layer_trained() * self.recipe.weight_bytes if self.layout.shards_at("zero2") else 0
 
     def _head_trained(self) -> int:
         return 0 if self.recipe.lora_rank or not self.rank.last else self.rank.vocab * self.rank.width
@@ -230,11 +244,36 @@ class _Step:
     # The moments
 
     def forward(self) -> Bytes:
-        return self.static() | {
+        last = self.static() | {
             "gradients": self._gradients_before(),
             "saved activations": self._layers_kept(self.rank.layers),
             "autocast weight copies": self._layers_casts(self.rank.layers),
             "working tensors": self._forward_working(),
+        }
+        moments = [last]
+        if self.layout.shards_at("zero3"):
+            moments += [self._gathering_first(), self._gathering_last()]
+        return max(moments, key=lambda parts: sum(parts.values()))
+
+    def _gathering_first(self) -> Bytes:
+        """The first layer's weights being gathered: the outermost unit's buffer is still there."""
+        outermost = (self.rank.embedding_weights + self.rank.head_weights) * self.computed.compute_bytes
+        stream = self.rank.stream_tokens * self.rank.width * self.computed.stream_bytes
+        return self.static() | {
+            "gradients": self._gradients_before(),
+            "communication buffers": outermost,
+            "working tensors": stream,
+        }
+
+    def _gathering_last(self) -> Bytes:
+        """The last layer's weights being gathered: the buffer of the one before is still there."""
+        layers = weights.LAYERS_GATHERED + 1 if self.rank.layers > 1 else weights.LAYERS_GATHERED
+        stream = self.rank.stream_tokens * self.rank.width * self.computed.stream_bytes
+        return self.static(layers_gathered=layers) | {
+            "gradients": self._gradients_before(),
+            "saved activations": self._layers_kept(self.rank.layers - 1),
+            "autocast weight copies": self._layers_casts(self.rank.layers - 1),
+            "working tensors": stream,
         }
 
     def _forward_working(self) -> int:
@@ -279,7 +318,7 @@ class _Step:
         chunked = recipe.logits == "chunked"
         tokens = math.ceil(rank.tokens / recipe.logit_chunks) if chunked else rank.tokens
         operations = loss.loss_backward(rank, recipe, tokens, adds_to_gradient=chunked)
-        top = highest(operations, accumulating=self.accumulating and not self._shares_head())
+        top = highest(operations, accumulating=self._keeps_whole_gradients() and not self._shares_head())
         log_softmax = tokens * rank.vocab * loss.LOSS_BYTES
         others = 0
         if chunked:  # the head's gradient so far, and the hidden states' of the chunks before
@@ -299,7 +338,8 @@ class _Step:
         return self.rank.stream_tokens * self.rank.width * self.computed.stream_bytes
 
     def backward(self) -> Bytes:
-        candidates = [self._layer_backward(below) for below in {0, self.rank.layers - 1}]
+        last = self.rank.layers - 1
+        candidates = [self._layer_backward(below) for below in {0, max(0, last - 1), last}]
         if self.rank.last:
             candidates.append(self._final_norm_backward())
         if self.rank.first:
@@ -308,7 +348,7 @@ class _Step:
 
     def _final_norm_backward(self) -> Bytes:
         rank, recipe = self.rank, self.computed
-        top = highest(norm_backward(rank, recipe), accumulating=self.accumulating)
+        top = highest(norm_backward(rank, recipe), accumulating=self._keeps_whole_gradients())
         own = saved.residual_saved(rank, recipe) + saved.norm_statistics(rank, recipe)
         gradient = rank.stream_tokens * rank.width * recipe.stream_bytes
         return self.static() | {
@@ -324,12 +364,14 @@ class _Step:
         part = self._sequence_chunk()
         needs = not (recipe.lora_rank and part.first and below == 0)
         top = highest(
-            layer_backward(part, recipe, input_needs_gradient=needs), accumulating=self.accumulating
+            layer_backward(part, recipe, input_needs_gradient=needs),
+            accumulating=self._keeps_whole_gradients(),
         )
         casts = self._own_casts() - (self._frozen_casts() if below == 0 else 0)
         gradient = self.rank.stream_tokens * self.rank.width * recipe.stream_bytes
         return self.static() | {
             "gradients": self._gradients_above(self.rank.layers - 1 - below) + top.gradients,
+            "communication buffers": self._reduction_buffer() if below < self.rank.layers - 1 else 0,
             "saved activations": self._layers_kept(below) + self._computing_layer(part, below) + top.saved,
             "autocast weight copies": self._layers_casts(below) + casts + top.casts,
             "working tensors": gradient
@@ -375,7 +417,19 @@ class _Step:
         working = stream + (dense if self.accumulating else 0)
         if self._shares_head():
             working = self._waiting_head_gradient() + max(stream + dense, 2 * dense)
+        if self.layout.shards_at("zero2"):
+            return self._outermost_reduction(stream)
         return self.static() | {"gradients": self._all_gradients, "working tensors": working}
+
+    def _outermost_reduction(self, stream: int) -> Bytes:
+        """Embedding, final norm and head have whole gradients, and then the buffer these are reduced from."""
+        whole = (self._top_trained() + self.rank.embedding_weights) * self.recipe.weight_bytes
+        layers = self._gradients_before() if self.accumulating else self._layers_gradients(self.rank.layers)
+        return self.static(layers_gathered=0) | {
+            "gradients": layers + whole,
+            "communication buffers": max(whole, self._reduction_buffer()),
+            "working tensors": stream,
+        }
 
     def _shares_head(self) -> bool:
         """Head and embedding are one trained tensor, whose two gradients meet at the end of backward."""

@@ -7,10 +7,10 @@ a caching allocator calls *allocated* bytes; context, workspaces, rounding and f
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 
@@ -30,7 +30,9 @@ class MemoryTracker(TorchDispatchMode):
         self.live = 0
         self.moment = "start"
         self.peaks: dict[str, int] = {}
-        self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._sizes: dict[int, int] = {}
+        self._resize = torch.UntypedStorage.resize_
 
     @property
     def peak(self) -> int:
@@ -56,19 +58,45 @@ class MemoryTracker(TorchDispatchMode):
                 self._register(leaf)
         return result
 
+    def __enter__(self) -> Self:
+        # Fully sharded data parallel frees and refills storages in place; no operation is dispatched for that.
+        tracker, resize = self, self._resize
+
+        def counted(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
+            resize(storage, size)
+            tracker._count(storage)
+            return storage
+
+        torch.UntypedStorage.resize_ = counted  # type: ignore[method-assign, assignment]
+        return cast(Self, super().__enter__())  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: object) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     def _register(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._seen:
+        if is_traceable_wrapper_subclass(tensor):
+            inner, _ = tensor.__tensor_flatten__()
+            for part in (getattr(tensor, name) for name in inner):
+                if isinstance(part, torch.Tensor):
+                    self._register(part)
             return
-        size = storage.nbytes()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._alive:
+            self._count(storage)
 
-        def forget(_: object, key: int = key, size: int = size) -> None:
-            del self._seen[key]
-            self.live -= size
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage at its present size until nothing refers to it."""
+        key, size = storage._cdata, storage.nbytes()
 
-        self._seen[key] = weakref.ref(storage, forget)
-        self.live += size
+        def forget(_: object) -> None:
+            del self._alive[key]
+            self.live -= self._sizes.pop(key)
+
+        if key not in self._alive:
+            self._alive[key] = weakref.ref(storage, forget)
+        self.live += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
         self._note_peak()
 
     def _note_peak(self) -> None:
