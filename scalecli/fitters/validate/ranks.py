@@ -38,7 +38,7 @@ class RankCheck:
         ranks = [_ranks(values) for values in (self.small, self.large)]
         if min(np.ptp(rank) for rank in ranks) == 0:
             return None
-        return float(np.corrcoef(np.stack(ranks))[0, 1])
+        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
     @property
     def regret(self) -> float:
