@@ -113,6 +113,10 @@ class ProbeConfig:
             raise ProbeError(
                 f"the muP multipliers are Adam's, not {self.optimizer.name}'s", hint="use adamw with muP"
             )
+        if self.parametrization == "mup" and self.shape.num_experts > 1:
+            raise ProbeError(
+                "the muP multipliers are those of a dense model", hint="use the standard one with experts"
+            )
         if self.unique_tokens is not None and self.unique_tokens <= self.sequence_length:
             raise ProbeError(f"{self.unique_tokens} unique tokens make no sequence of {self.sequence_length}")
 

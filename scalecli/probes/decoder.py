@@ -23,6 +23,8 @@ from scalecli.probes.parametrization import Multipliers, Role, initial_std
 
 ROTARY_BASE = 10_000.0
 """Su et al. 2021 (2104.09864), equation 15."""
+BALANCE_RATE = 0.001
+"""Step of the experts' bias; Wang et al. 2024 (2408.15664), section 4.3."""
 
 
 class Decoder(nn.Module):
@@ -66,7 +68,7 @@ class Block(nn.Module):
         self.attention_norm = Norm(shape, copies)
         self.attention = Attention(shape, multipliers.attention, copies)
         self.feed_forward_norm = Norm(shape, copies)
-        self.feed_forward = FeedForward(shape, copies)
+        self.feed_forward = Experts(shape, copies) if shape.num_experts > 1 else FeedForward(shape, copies)
 
     def forward(self, x: Tensor, rotation: Tensor, sequences: int) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotation, sequences)
@@ -119,13 +121,67 @@ class FeedForward(nn.Module):
         self.down = matrix(copies, shape.width, shape.ffn)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.bmm(x, self.up.mT)
-        if self.gated:
-            gate, hidden = hidden.chunk(2, dim=-1)
-            hidden = F.silu(gate) * hidden
-        else:
-            hidden = F.gelu(hidden)
-        return torch.bmm(hidden, self.down.mT)
+        return torch.bmm(activated(torch.bmm(x, self.up.mT), gated=self.gated), self.down.mT)
+
+
+class Experts(nn.Module):
+    """A mixture of feed-forward blocks: each token visits the `experts_per_token` that its router likes best.
+
+    No token is dropped. The load is balanced without a loss term, over the global batch (Wang et al. 2024,
+    2408.15664): a bias on the choice, not on the mixture, rises for experts that had too few tokens and falls for the
+    others, once an optimizer step. So a batch in parts is balanced as one, and the loss stays the loss.
+    """
+
+    bias: Tensor
+    load: Tensor
+
+    def __init__(self, shape: ModelShape, copies: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.gated = shape.activation == "swiglu"
+        self.router = matrix(copies, shape.num_experts, shape.width)
+        self.up = matrix(copies, shape.num_experts * (2 if self.gated else 1) * shape.ffn, shape.width)
+        self.down = matrix(copies, shape.num_experts * shape.width, shape.ffn)
+        self.register_buffer("bias", torch.zeros(copies, shape.num_experts))
+        self.register_buffer("load", torch.zeros(copies, shape.num_experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        likes = torch.bmm(x, self.router.mT).float().softmax(dim=-1)
+        chosen = (likes + self.bias[:, None]).topk(self.shape.experts_per_token).indices
+        weights = likes.gather(-1, chosen)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        if torch.is_grad_enabled():
+            self.load += F.one_hot(chosen, self.shape.num_experts).sum(dim=(1, 2))
+        return torch.stack(
+            [self._mixed(x[copy], chosen[copy], weights[copy], copy) for copy in range(len(x))]
+        )
+
+    def _mixed(self, x: Tensor, chosen: Tensor, weights: Tensor, copy: int) -> Tensor:
+        """One copy's tokens (n, d) through their experts; `chosen` and `weights` are (n, experts a token)."""
+        mixed = torch.zeros_like(x)
+        ups, downs = (
+            self.up[copy].chunk(self.shape.num_experts),
+            self.down[copy].chunk(self.shape.num_experts),
+        )
+        for expert, (up, down) in enumerate(zip(ups, downs, strict=True)):
+            token, rank = (chosen == expert).nonzero(as_tuple=True)
+            out = activated(x[token] @ up.mT, gated=self.gated) @ down.mT
+            mixed = mixed.index_add(0, token, (out * weights[token, rank, None]).type_as(x))
+        return mixed
+
+    @torch.no_grad()
+    def balance(self) -> None:
+        """Moves the bias by the load since the last call, and forgets the load."""
+        self.bias += BALANCE_RATE * (self.load.mean(dim=1, keepdim=True) - self.load).sign()
+        self.load.zero_()
+
+
+def activated(hidden: Tensor, *, gated: bool) -> Tensor:
+    """SwiGLU of gate and up side by side, or GELU."""
+    if not gated:
+        return F.gelu(hidden)
+    gate, up = hidden.chunk(2, dim=-1)
+    return F.silu(gate) * up
 
 
 class Norm(nn.Module):
@@ -211,8 +267,10 @@ def _sections(name: str, shape: ModelShape, rows: int) -> list[int]:
     if name.endswith("attention.qkv"):
         kv_rows = shape.kv_heads * shape.head_dim
         return [shape.width, kv_rows, kv_rows]
-    if name.endswith("feed_forward.up") and shape.activation == "swiglu":
-        return [shape.ffn, shape.ffn]
+    if name.endswith("feed_forward.up"):
+        return [shape.ffn] * (rows // shape.ffn)
+    if name.endswith("feed_forward.down"):
+        return [shape.width] * (rows // shape.width)
     return [rows]
 
 

@@ -141,3 +141,53 @@ def test_nothing_sees_the_future() -> None:
 def test_heads_of_odd_dimension_are_refused() -> None:
     with pytest.raises(ProbeError, match="even"):
         decoder(replace(SHAPE, width=20, heads=4, kv_heads=4))
+
+
+MIXTURE = replace(SHAPE, num_experts=4, experts_per_token=2)
+
+
+def test_a_mixture_has_the_counted_parameters() -> None:
+    model = decoder(MIXTURE, copies=2)
+    assert sum(parameter[0].numel() for parameter in model.parameters()) == MIXTURE.params
+
+
+def test_tokens_visit_their_best_experts_with_weights_that_add_to_one() -> None:
+    experts = decoder(MIXTURE).blocks[0].feed_forward
+    x = torch.randn(1, 6, MIXTURE.width)
+    likes = torch.bmm(x, experts.router.mT).softmax(-1)[0]
+    expected = torch.zeros(6, MIXTURE.width)
+    for token in range(6):
+        weights, chosen = likes[token].topk(2)
+        for weight, expert in zip(weights / weights.sum(), chosen, strict=True):
+            gate, up = (x[0, token] @ experts.up[0].chunk(4)[expert].mT).chunk(2)
+            expected[token] += weight * ((F.silu(gate) * up) @ experts.down[0].chunk(4)[expert].mT)
+    torch.testing.assert_close(experts(x)[0], expected)
+
+
+def test_visiting_every_expert_of_equal_weights_is_the_dense_block() -> None:
+    mixture = decoder(replace(SHAPE, num_experts=2, experts_per_token=2)).blocks[0].feed_forward
+    dense = decoder(SHAPE).blocks[0].feed_forward
+    with torch.no_grad():
+        mixture.up.copy_(dense.up.repeat(1, 2, 1))
+        mixture.down.copy_(dense.down.repeat(1, 2, 1))
+    x = torch.randn(1, 5, SHAPE.width)
+    torch.testing.assert_close(mixture(x), dense(x))
+
+
+def test_the_bias_moves_tokens_to_idle_experts() -> None:
+    experts = decoder(MIXTURE).blocks[0].feed_forward
+    with torch.no_grad():
+        experts.router[0, 0] += 0.1
+    x = torch.randn(1, 200, MIXTURE.width).abs()
+
+    def imbalance() -> float:
+        experts.load.zero_()
+        experts(x)
+        return float(experts.load.max() / experts.load.mean())
+
+    before = imbalance()
+    for _ in range(500):
+        experts(x)
+        experts.balance()
+    assert before > 1.6
+    assert imbalance() < 1.3

@@ -284,3 +284,17 @@ def test_a_gpu_gives_the_loss_of_the_cpu(config: ProbeConfig, corpus: Corpus, dt
     *_, row = train(config, corpus=corpus, device="cuda")
     assert row["loss"] == pytest.approx(result(config, corpus)["loss"], abs=0.05)
     assert row["peak_memory_bytes"] > 0  # type: ignore[operator]
+
+
+def test_mixtures_train_in_every_arrangement(config: ProbeConfig, corpus: Corpus) -> None:
+    shape = replace(config.shape, num_experts=4, experts_per_token=2)
+    mixture = replace(config, shape=shape, steps=30)
+    whole = trainer_losses(mixture, corpus)
+    assert whole[-1] < whole[0] - 0.3
+    assert trainer_losses(mixture, corpus, micro_batch_sequences=2) == pytest.approx(whole, rel=1e-4)
+    lengths = [replace(mixture, steps=steps) for steps in (15, 30)]
+    branched = {row["steps"]: row["loss"] for row in train_together(lengths, corpus=corpus, device="cpu")}
+    assert branched == {run.steps: result(run, corpus)["loss"] for run in lengths}
+    copies = [replace(mixture, seed=seed) for seed in (0, 1)]
+    stacked = {row["run_id"]: row["loss"] for row in train_together(copies, corpus=corpus, device="cpu")}
+    assert stacked == pytest.approx({run.run_id: result(run, corpus)["loss"] for run in copies}, rel=1e-3)

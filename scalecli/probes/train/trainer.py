@@ -16,7 +16,7 @@ from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.batches import Batches, held_out
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.decoder import Decoder, initialise
+from scalecli.probes.decoder import Decoder, Experts, initialise
 from scalecli.probes.parametrization import Multipliers
 from scalecli.probes.train.optimizers import allocate_gradients, build_optimizers, clip_gradients, set_rates
 
@@ -47,7 +47,6 @@ class Trainer:
         *,
         device: torch.device,
         micro_batch_sequences: int | None = None,
-        compile_model: bool = False,
     ) -> None:
         self.config = configs[0]
         self.device = device
@@ -59,9 +58,9 @@ class Trainer:
         )
         initialise(self.model, [config.seed for config in configs])
         self.model.to(device)
-        self._forward = torch.compile(self.model, dynamic=False) if compile_model else self.model
         self.gradients = allocate_gradients(self.model)
         self.optimizers = build_optimizers(self.model, configs)
+        self._experts = [module for module in self.model.modules() if isinstance(module, Experts)]
         self._average = self._weights() if self.config.evaluation.average else {}
         self._batches = [_batches(config, corpus, device) for config in configs]
         self._held_out = held_out(
@@ -98,6 +97,8 @@ class Trainer:
         set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()
+        for experts in self._experts:
+            experts.balance()
         self.step += 1
         if self._average:
             self._note_average()
@@ -105,7 +106,7 @@ class Trainer:
     def sequence_losses(self, batch: Tensor) -> Tensor:
         """Mean cross-entropy of each sequence of (c, b, t + 1), as (c, b) [nats/token]."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            logits = self._forward(batch[..., :-1])
+            logits = self.model(batch[..., :-1])
         losses = F.cross_entropy(logits.flatten(0, 1).float(), batch[..., 1:].flatten(), reduction="none")
         return losses.view(*batch.shape[:2], -1).mean(dim=-1)
 
@@ -117,7 +118,8 @@ class Trainer:
             self._average[name].lerp_(parameter, 1 - kept)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+        """Copies of the weights, and of the biases that balance experts."""
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def evaluate(self) -> list[HeldOutLoss]:
         """The held-out loss of every copy: of its weights, or of their average where the configuration says so."""
