@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scalecli.accounting.memory import saved
-from scalecli.accounting.memory.backward import Operation
+from scalecli.accounting.memory.operations import Operation
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
 
