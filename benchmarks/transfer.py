@@ -23,7 +23,7 @@ from scalecli.probes.schedule import Schedule
 from scalecli.probes.train import train_together
 
 DATA = "builtin:python"
-RATES: dict[Parametrization, tuple[float, float]] = {"standard": (2**-10, 2**-5), "mup": (2**-8, 2**-4)}
+RATES: dict[Parametrization, tuple[float, float]] = {"standard": (2**-10, 2**-5), "mup": (2**-7.5, 2**-4.5)}
 
 
 def main() -> None:
@@ -31,12 +31,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--widths", default="32,256")
+    parser.add_argument("--parametrizations", default="standard,mup")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     widths = [int(width) for width in arguments.widths.split(",")]
     corpus = load_corpus(DATA)
-    for parametrization, (low, high) in RATES.items():
+    for parametrization in arguments.parametrizations.split(","):
+        low, high = RATES[parametrization]
         base = ProbeConfig(
             shape=ModelShape(
                 layers=2, width=widths[0], ffn=3 * widths[0], heads=1, kv_heads=1, vocab=corpus.vocab
