@@ -12,6 +12,7 @@ from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
 from scalecli.plan.layout import Choice, Demand, search_layouts
+from scalecli.plan.steptime import step_time
 from scalecli.units import format_bytes
 
 
@@ -66,14 +67,28 @@ def plan_memory(
             _part(chosen, accelerator), _warnings(chosen, accelerator, overhead), chosen, tuple(others)
         )
     chosen = _as_wished(
-        shape, recipe, layout or _replicas(count), sequence_length, batch_sequences, micro_batch_sequences,
+        shape, recipe, _spread(layout or Layout(), count), sequence_length, batch_sequences, micro_batch_sequences,
         accelerator, overhead,
     )  # fmt: skip
     return MemoryPlan(_part(chosen, accelerator), _warnings(chosen, accelerator, overhead), chosen, ())
 
 
-def _replicas(count: int) -> Layout:
-    return Layout(sharding="ddp", dp=count) if count > 1 else Layout()
+def _spread(layout: Layout, count: int) -> Layout:
+    """The layout on `count` devices: data-parallel ranks that were not said fill them."""
+    if layout.devices == count or count == 1:
+        return layout
+    cut = layout.tp * layout.pp * layout.cp
+    if count % cut:
+        raise PlanError(
+            f"tensor {layout.tp} × pipeline {layout.pp} × context {layout.cp} ranks do not divide {count} devices",
+            hint=f"use a multiple of {cut} devices",
+        )
+    if layout.dp > 1:
+        raise PlanError(
+            f"the layout is for {layout.devices} devices (data-parallel {layout.dp} × {cut}), not for {count}",
+            hint=f"use --dp {count // cut} or --count {layout.devices}",
+        )
+    return replace(layout, dp=count // cut, sharding="ddp" if layout.sharding == "none" else layout.sharding)
 
 
 def _as_wished(
@@ -91,8 +106,13 @@ def _as_wished(
     estimate = estimate_memory(
         shape, recipe, layout, micro_batch_sequences=micro_batch, sequence_length=sequence_length
     )
-    extra = overhead.bytes(estimate.peak_bytes) if accelerator else 0
-    return Choice(layout, recipe, micro_batch, estimate, extra, step=None, reason="as wished")
+    if accelerator is None:
+        return Choice(layout, recipe, micro_batch, estimate, overhead_bytes=0, step=None, reason="as wished")
+    step = step_time(
+        shape, recipe, layout, accelerator, micro_batch_sequences=micro_batch, sequence_length=sequence_length
+    )
+    extra = overhead.bytes(estimate.peak_bytes)
+    return Choice(layout, recipe, micro_batch, estimate, extra, step, reason="as wished")
 
 
 def split_batch(
@@ -172,6 +192,11 @@ def _warnings(
     if not overhead.calibrated:
         found.append(
             ("W-UNCALIBRATED", f"overhead is {overhead.origin}; memory --calibrate measures it here")
+        )
+    if chosen.layout.offload != "none" and chosen.step is not None:
+        needed = chosen.step.offload_bandwidth
+        found.append(
+            ("W-OFFLOAD", f"hiding the transfers to the host takes {needed / 1e9:.3g} GB/s a device")
         )
     if chosen.device_bytes > accelerator.memory_bytes:
         excess = chosen.device_bytes - accelerator.memory_bytes

@@ -56,6 +56,8 @@ class StepTime:
     pipeline: float
     optimizer: float
     offload: float
+    offload_bandwidth: float
+    """Between device and host, to hide all transfers behind computation [bytes/s]."""
     model_flops_per_device: float
     peak_flops: float
     efficiency: Efficiency
@@ -139,6 +141,7 @@ def step_time(
     layer_compute = compute / (micro_batches * rank.layers)
     context = micro_batches * rank.layers * _context_parallel(rank, recipe, layout, links, layer_compute)
     working = compute + recompute + tensor + expert
+    moved = _offloaded_bytes(rank, recipe, layout)
     return StepTime(
         compute=compute,
         recompute=recompute,
@@ -149,7 +152,8 @@ def step_time(
         data_parallel=_data_parallel(rank, recipe, layout, links, per_micro_batch),
         pipeline=_pipeline_transfers(rank, recipe, layout, links),
         optimizer=_optimizer(rank, recipe, layout, accelerator),
-        offload=_offload(rank, recipe, layout, working),
+        offload=max(0.0, moved / HOST_BANDWIDTH - OVERLAP * working),
+        offload_bandwidth=moved / (OVERLAP * working),
         model_flops_per_device=flops,
         peak_flops=peak,
         efficiency=efficiency,
@@ -256,18 +260,17 @@ def _optimizer(rank: Rank, recipe: Recipe, layout: Layout, accelerator: Accelera
     return _through_memory(OPTIMIZER_PASSES * touched, accelerator)
 
 
-def _offload(rank: Rank, recipe: Recipe, layout: Layout, working: float) -> float:
-    """What moving to and from the host takes beyond what computation hides."""
-    if layout.offload == "none":
-        return 0.0
-    kept = saved.layer_kept(rank, recipe) * rank.layers
+def _offloaded_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> float:
+    """Bytes that pass between device and host in a step, both ways together."""
     shards = layout.shards if layout.sharding.startswith("zero") else 1
-    moved = {
-        "optimizer": rank.weights * 2 * recipe.weight_bytes / shards,  # gradients out, weights back
-        "optimizer+weights": rank.weights * (1 + 2 * recipe.accumulation) * recipe.weight_bytes / shards,
-        "activations": 2 * kept * recipe.accumulation,
-    }
-    return max(0.0, moved[layout.offload] / HOST_BANDWIDTH - OVERLAP * working)
+    weights = rank.weights * recipe.weight_bytes / shards
+    kept = saved.layer_kept(rank, recipe) * rank.layers
+    return {
+        "none": 0.0,
+        "optimizer": 2 * weights,  # gradients out, weights back
+        "optimizer+weights": (1 + 2 * recipe.accumulation) * weights,
+        "activations": 2.0 * kept * recipe.accumulation,
+    }[layout.offload]
 
 
 def _through_memory(size: float, accelerator: Accelerator) -> float:

@@ -90,6 +90,28 @@ def test_batches_that_cannot_be_split(batch: int, micro_batch: int | None, dp: i
         split_batch(batch, micro_batch, Layout(sharding="ddp", dp=dp), Recipe())
 
 
+def test_data_parallel_ranks_fill_the_devices() -> None:
+    plan = plan_memory(LLAMA_7B, sequence_length=2048, layout=Layout(tp=4), accelerator=H100, count=16)
+    assert plan.part["data_parallel"] == 4
+    assert plan.part["sharding"] == "ddp"
+    with pytest.raises(PlanError, match="do not divide 6 devices"):
+        plan_memory(LLAMA_7B, sequence_length=2048, layout=Layout(tp=4), accelerator=H100, count=6)
+    with pytest.raises(PlanError, match="layout is for 8 devices"):
+        plan_memory(
+            LLAMA_7B,
+            sequence_length=2048,
+            layout=Layout(tp=4, dp=2, sharding="ddp"),
+            accelerator=H100,
+            count=16,
+        )
+
+
+def test_offloading_names_the_bandwidth_that_hides_it() -> None:
+    plan = plan_memory(LLAMA_7B, sequence_length=2048, layout=Layout(offload="optimizer"), accelerator=H100)
+    assert plan.part["host_bytes"] > 4 * LLAMA_7B.params
+    assert any(code == "W-OFFLOAD" and "GB/s" in message for code, message in plan.warnings)
+
+
 def test_searching_without_a_device_or_without_devices_is_refused() -> None:
     with pytest.raises(PlanError, match="needs to know the device"):
         plan_memory(LLAMA_7B, sequence_length=2048, search=True)

@@ -18,7 +18,7 @@ TOKEN_BYTES = 2 * 8  # an int64 token and its target
 
 
 class State:
-    """One device's part of model, optimizer and micro-batch; every method returns bytes."""
+    """One device's part of model, optimizer and micro-batch; methods return bytes where they do not say otherwise."""
 
     def __init__(self, rank: Rank, recipe: Recipe, layout: Layout, micro_batches_in_flight: int) -> None:
         self.rank, self.recipe, self.layout = rank, recipe, layout
@@ -30,11 +30,13 @@ class State:
         self.states, self.temporaries = optimizer_bytes(rank, recipe, layout)
 
     def static(self, layers_gathered: int = weights.LAYERS_GATHERED) -> Bytes:
+        """What is there in every moment, with the whole weights of that many layers under zero3."""
         gathered = weights.gathered_bytes(self.rank, self.computed, self.layout, layers_gathered)
         return self.resident | {"gathered weights": gathered}
 
     @cached_property
     def resident(self) -> Bytes:
+        """What stays on the device from step to step, the batch, and what a pipeline has waiting."""
         rank, recipe, layout = self.rank, self.recipe, self.layout
         resident = {
             "weights": weights.weight_bytes(rank, recipe, layout),
@@ -47,6 +49,7 @@ class State:
         return offload.on_device(resident, self.layer_weight_bytes(), layout.offload)
 
     def host_bytes(self) -> int:
+        """What offloading puts into host memory."""
         resident = {
             "weights": weights.weight_bytes(self.rank, self.recipe, self.layout),
             "master weights": weights.master_bytes(self.rank, self.recipe, self.layout),
@@ -57,14 +60,17 @@ class State:
         return offload.on_host(resident, self.layout.offload)
 
     def layer_weight_bytes(self) -> int:
+        """Of one layer in the computed type."""
         return self.rank.layer_weights * self.computed.compute_bytes
 
     def layer_trained(self) -> int:
+        """Trained weights of one layer (a number, not bytes)."""
         r = self.recipe.lora_rank
         return self.rank.adapter_weights(r) if r else self.rank.layer_weights
 
     @cached_property
     def all_gradients(self) -> int:
+        """When backward is done."""
         values, experts = (
             weights.trained_weights(self.rank, self.recipe),
             weights.trained_experts(self.rank, self.recipe),
@@ -89,11 +95,12 @@ class State:
         return self.layers_gradients(layers) + self.top_trained() * self.recipe.weight_bytes
 
     def layers_gradients(self, layers: int) -> int:
+        """Of that many layers, one shard of them from zero2 on."""
         experts = 0 if self.recipe.lora_rank else layers * self.rank.layer_experts
         return weights.gradient_bytes(layers * self.layer_trained(), experts, self.recipe, self.layout)
 
     def top_trained(self) -> int:
-        """Weights of head and final norm."""
+        """Weights of head and final norm (a number, not bytes)."""
         if self.recipe.lora_rank or not self.rank.last:
             return 0
         return self.head_trained() + self.rank.norm_weights
@@ -107,10 +114,12 @@ class State:
         return self.layer_trained() * self.recipe.weight_bytes if self.layout.shards_at("zero2") else 0
 
     def head_trained(self) -> int:
+        """Weights of the head (a number, not bytes)."""
         return 0 if self.recipe.lora_rank or not self.rank.last else self.rank.vocab * self.rank.width
 
     @cached_property
     def layer_kept(self) -> int:
+        """By one layer between forward and backward, compressed if so wished."""
         return math.ceil(saved.layer_kept(self.rank, self.computed) / self.recipe.saved_compression)
 
     def frozen_input(self) -> int:
@@ -122,6 +131,7 @@ class State:
         )
 
     def layers_kept(self, layers: int) -> int:
+        """By the first `layers` layers."""
         if layers == 0:
             return 0
         kept = layers * self.layer_kept - self.frozen_input()
@@ -152,6 +162,7 @@ class State:
         return weights.cast_bytes(self.rank.attention_matrices[0], self.computed) if frozen else 0
 
     def head_cast(self) -> int:
+        """Autocast's copy of the head."""
         return weights.cast_bytes(self.rank.vocab * self.rank.width, self.computed) if self.rank.last else 0
 
     def saved_casts(self) -> int:
