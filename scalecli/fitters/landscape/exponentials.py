@@ -11,6 +11,9 @@ from scalecli.fitters.landscape.form import Normal
 from scalecli.fitters.landscape.grid import OFF, Grid, Optimum
 from scalecli.fitters.law import Array, with_values
 
+FASTEST = 1.5
+"""An optimum that moves with a larger power of params or tokens is none: noise bent the terms."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exponentials:
@@ -61,21 +64,29 @@ class Exponentials:
         terms = np.stack(
             [np.concatenate(term, axis=1) for term in (self._slow, self._hot, self._coarse)], axis=1
         )
-        if np.all(self.level_coarse == OFF):
-            return _rate_only(terms[:, :2])
-        slopes, levels = terms[..., 3:], terms[..., :3].copy()
-        shares = np.cross(slopes[..., 0], slopes[..., 1])
-        inside = np.abs(np.sign(shares).sum(axis=1)) == 3
-        levels[..., 0] -= np.log(np.where(inside[:, None], np.abs(shares), 1.0))
-        matrix = np.concatenate([slopes, -np.ones_like(slopes[..., :1])], axis=2)
-        matrix[~inside] = np.eye(3)
-        where = np.linalg.solve(matrix, -levels)
-        where[~inside] = np.nan
-        return Optimum(rate=where[:, 0], batch=where[:, 1])
+        found = _rate_only(terms[:, :2]) if np.all(self.level_coarse == OFF) else _both(terms)
+        racing = (np.abs(np.nan_to_num(np.stack([found.rate, found.batch])[..., 1:])) > FASTEST).any(
+            axis=(0, 2)
+        )
+        found.rate[racing], found.batch[racing] = np.nan, np.nan
+        return found
+
+
+def _both(terms: Array) -> Optimum:
+    """Three terms (draws, 3, 5) in rate and batch."""
+    slopes, levels = terms[..., 3:], terms[..., :3].copy()
+    shares = np.cross(slopes[..., 0], slopes[..., 1])
+    inside = np.abs(np.sign(shares).sum(axis=1)) == 3
+    levels[..., 0] -= np.log(np.where(inside[:, None], np.abs(shares), 1.0))
+    matrix = np.concatenate([slopes, -np.ones_like(slopes[..., :1])], axis=2)
+    matrix[~inside] = np.eye(3)
+    where = np.linalg.solve(matrix, -levels)
+    where[~inside] = np.nan
+    return Optimum(rate=where[:, 0], batch=where[:, 1])
 
 
 def _rate_only(terms: Array) -> Optimum:
-    """Two terms: exp(...) rate_1 + exp(...) rate_2 = 0."""
+    """Two terms (draws, 2, 5) in the rate alone: exp(...) rate_1 + exp(...) rate_2 = 0."""
     slopes, levels = terms[..., 3], terms[..., :3].copy()
     inside = slopes[:, 0] * slopes[:, 1] < 0
     levels[..., 0] += np.log(np.where(inside[:, None], np.abs(slopes), 1.0))

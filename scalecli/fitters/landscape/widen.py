@@ -1,4 +1,4 @@
-"""Draws of an optimum's power laws, widened to what extrapolations of such laws turn out to be off by."""
+"""Draws of an optimum's power laws, widened for how few settings they were drawn from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from scalecli.fitters.law import Array, values, with_values
 EXPONENTS = 3
 """Each power law has a scale and two exponents, which take that many degrees of freedom from the settings."""
 
-BEND = 1.35
-"""Optima follow power laws only nearly. This factor makes intervals cover at their nominal rate two to five
-times beyond the grid on synthetic landscapes, most of whose laws bend (benchmarks/landscape.py)."""
-
 
 def widen(law: type[Any], draws: Array, point: Array, settings: int) -> Array:
     """Draws (draws, parameters) with lr* and batch* moved away from the point (parameters,), in logs.
@@ -25,7 +21,7 @@ def widen(law: type[Any], draws: Array, point: Array, settings: int) -> Array:
     factor, and so does the optimum at any (params, tokens).
     """
     spare = max(settings - EXPONENTS, EXPONENTS)
-    factor = BEND * np.sqrt((spare + EXPONENTS) / spare) * np.sqrt(spare / (spare - 2))
+    factor = np.sqrt((spare + EXPONENTS) / spare) * np.sqrt(spare / (spare - 2))
     bundle, centre = with_values(law, draws), with_values(law, point)
     moved = {}
     for axis in ("lr", "batch"):

@@ -198,7 +198,7 @@ class Landscape:
 
     @classmethod
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-        """A resample of settings for every row of `counts`, widened to what extrapolations are off by."""
+        """A resample of settings for every row of `counts`, widened for how few settings there are."""
         settings = group_settings(x, y)
         point, drawn = draw_landscape(settings, weights, counts, rng)
         return widen(cls, drawn, point, settings.count)

@@ -164,7 +164,7 @@ class LandscapeTwoStage:
 
     @classmethod
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-        """A resample of settings for every row of `counts`, widened to what extrapolations are off by."""
+        """A resample of settings for every row of `counts`, widened for how few settings there are."""
         settings = group_settings(x, y)
         point = two_stage(settings, weights[None])[0]
         return widen(cls, two_stage(settings, weights * counts), point, settings.count)
