@@ -145,7 +145,15 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
     title = f"{format_count(target['params'])} parameters on {format_count(target['tokens'])} tokens"
     yield table(title, ["", "recommended", "within 0.1 % of the loss"], _summary(document))
     if batch["tradeoff"]:
-        heads = ["batch [tokens]", "steps", "extra tokens", "learning rate", "days"]
+        heads = [
+            "batch [tokens]",
+            "steps",
+            "extra tokens",
+            "excess loss",
+            "as compute",
+            "learning rate",
+            "days",
+        ]
         yield table("What another batch size would cost", heads, map(_choice, batch["tradeoff"]))
     if document["memory"]:
         yield from draw_memory(document["memory"])
@@ -158,8 +166,9 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
     if document["presets"]:
         heads = ["published rule", "kind", "batch [tokens]", "learning rate", "in range", "note"]
         yield table("What published rules say here", heads, map(_preset, document["presets"]))
-    rows = ((line["name"], line["rule"], line["source"], line["warning"]) for line in document["lines"])
-    yield table(f"Rules and sources ({rate['schedule']} schedule)", ["value", "rule", "source", "mind"], rows)
+    heads = ["line", "value", "rule", "source", "mind"]
+    lines = (line for line in document["lines"] if not line["name"].startswith("memory: "))
+    yield table(f"Rules and sources ({rate['schedule']} schedule)", heads, map(_line, lines))
 
 
 def _summary(document: Any) -> Iterator[tuple[object, ...]]:
@@ -187,15 +196,22 @@ def _range(ends: Any, read: Any) -> str | None:
 
 
 def _choice(choice: Any) -> tuple[object, ...]:
-    extra = choice["extra_tokens_fraction"]
-    share = None if extra is None else f"{extra:.1%}"
+    extra, compute = choice["extra_tokens_fraction"], choice["excess_compute_fraction"]
+    shares = [None if share is None else f"{share:.1%}" for share in (extra, compute)]
+    loss = choice["excess_loss"]
+    cost = (shares[0], None if loss is None else f"{loss:.4f}", shares[1])
     return (
         format_count(choice["batch_tokens"]),
         choice["steps"],
-        share,
+        *cost,
         choice["learning_rate"],
         choice["days"],
     )
+
+
+def _line(line: Any) -> tuple[object, ...]:
+    value = line["value"] if isinstance(line["value"], str) else span(line)
+    return line["name"], value, line["rule"], line["source"], line["warning"]
 
 
 def _preset(preset: Any) -> tuple[object, ...]:
