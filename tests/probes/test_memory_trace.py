@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from scalecli.accounting.memory import Recipe, estimate_memory
+from scalecli.accounting.memory.contrastive import contrastive_bytes
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError, ProbeError
 from scalecli.probes.memory import kernels
@@ -79,6 +80,24 @@ def test_llama_7b_traced_at_full_depth() -> None:
     assert traced.peak_bytes / 2**30 == pytest.approx(50.69, abs=0.006)
     assert traced.saved_for_backward_bytes / 2**30 == pytest.approx(9.6587, abs=0.001)
     assert traced.moment == "step"
+
+
+def test_contrastive_loss_is_quadratic_until_it_is_tiled() -> None:
+    pairs, width = 512, 16
+    with MemoryTracker() as tracker, torch.device("meta"):
+        images, texts = (torch.empty(pairs, width, requires_grad=True) for _ in range(2))
+        targets = torch.zeros(pairs, dtype=torch.int64)
+        before = tracker.live
+        similarities = images @ texts.T
+        loss = nn.functional.cross_entropy(similarities, targets) + nn.functional.cross_entropy(
+            similarities.T, targets
+        )
+        del similarities
+        loss.backward()
+    assert contrastive_bytes(pairs) == pytest.approx(tracker.peak - before, rel=TOLERANCE)
+    assert contrastive_bytes(8 * pairs, tile=64) < contrastive_bytes(8 * pairs) / 60
+    with pytest.raises(PlanError, match="0 pairs"):
+        contrastive_bytes(0)
 
 
 def test_tracker_counts_storages_once_and_until_they_die() -> None:
