@@ -24,6 +24,7 @@ from scalecli.fitters.laws import law_named
 from scalecli.fitters.runs import NO_GROUPS, fit_runs
 from scalecli.plan.document import Interval, Plan
 from scalecli.plan.plan import PlanOptions, make_plan
+from scalecli.plan.rules.setting import Setting
 from scalecli.plan.target import Wish
 from scalecli.probes.config import Evaluation, ProbeConfig
 from scalecli.probes.family import SMALLEST_WIDTH, member, proxy_shape
@@ -36,6 +37,8 @@ LENGTHS = (5.0, 10.0, 20.0)
 """Tokens a parameter of every rung; one long run branches into all of them. Shorter when the minutes are few."""
 SHORTEST = 0.1
 """The most that lengths are shortened: below half a token a parameter nothing is learned."""
+RATE_PER_LENGTH = 0.5
+"""Short runs like high rates: the centre of the grid moves by this power of the length (docs/benchmarks.md)."""
 LENGTH_ROUNDING = 0.2
 """Lengths that differ by less are one: lengths of the ladder differ by factors of two."""
 RUNGS = 3
@@ -107,7 +110,7 @@ def quickstart(
     fits = fit_ladder(runs, settings, announce)
     for fit in fits:
         fit.write(out / f"{'landscape' if fit.law.name.startswith('landscape') else 'loss'}.fit.json")
-    plan = plan_target(design, fits, corpus)
+    plan = plan_target(design, fits, runs, corpus)
     _write(out / "plan.json", render(plan, "json"))
     rivals = design.affordable(target_runs(plan, runs, design, corpus), clock)
     announce(f"training the target {len(rivals)} times: as recommended, and otherwise")
@@ -200,8 +203,10 @@ def _affordable_ladder(corpus: Corpus, data: str, budget: float, cost: Cost) -> 
         return ladder(
             corpus, data, budget=budget, cost=cost, rungs=RUNGS, tokens_per_param=LENGTHS, recipe=RECIPE
         )
-    lengths = [max(share, SHORTEST) * length for length in LENGTHS]
-    return grid(corpus, data, params=sizes, tokens_per_param=lengths, recipe=RECIPE)
+    share = max(share, SHORTEST)
+    cut = grid(corpus, data, params=sizes, tokens_per_param=[share * each for each in LENGTHS], recipe=RECIPE)
+    raised = share**-RATE_PER_LENGTH
+    return [replace(config, learning_rate=float(f"{raised * config.learning_rate:.2g}")) for config in cut]
 
 
 def _measure(
@@ -310,7 +315,7 @@ def fit_ladder(runs: RunTable, settings: Settings, announce: Announce) -> list[F
     try:
         return [loss, fit_runs(runs, law_named("landscape-two-stage"), options=options)]
     except FitError as error:
-        announce(f"no landscape: {error.message}; batch and learning rate come from published rules")
+        announce(f"no landscape: {error.message}; rules move the best run instead")
         return [loss]
 
 
@@ -329,13 +334,28 @@ def best_of_settings(runs: RunTable) -> RunTable:
     return replace(runs, frame=frame.loc[best].reset_index(drop=True), lines=runs.lines[best])
 
 
-def plan_target(design: Design, fits: Sequence[Fit], corpus: Corpus) -> Plan:
-    """The plan for a model twice the largest rung, as long as the longest of them in tokens a parameter."""
+def plan_target(design: Design, fits: Sequence[Fit], runs: RunTable, corpus: Corpus) -> Plan:
+    """The plan for a model larger than any rung, as long as the longest of them in tokens a parameter.
+
+    Where no landscape could be fitted, or it does not determine the batch, rules move the best run of the largest rung.
+    """
     shape = proxy_shape(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
     longest = max(config.tokens / config.shape.params for config in design.ladder)
     tokens = min(longest * shape.params, float(corpus.unique_tokens))
     wish = Wish(shape=shape, tokens=tokens, sequence_length=RECIPE.sequence_length, vocab=corpus.vocab)
-    return make_plan(wish, fits, PlanOptions(interval=fits[0].interval))
+    best = _best_run(runs, float(runs.frame["params"].max()))
+    start = Setting(
+        batch_tokens=best["batch_tokens"], learning_rate=best["learning_rate"], params=best["params"],
+        tokens=best["tokens"], optimizer=RECIPE.optimizer.name,
+    )  # fmt: skip
+    return make_plan(wish, fits, PlanOptions(interval=fits[0].interval, setting=start))
+
+
+def _best_run(runs: RunTable, params: float) -> dict[str, float]:
+    """The run of least loss at this size: its size, length, batch and rate."""
+    rows: Any = runs.frame[runs.frame["params"] == params]
+    best = rows.loc[rows["loss"].idxmin()]
+    return {name: float(best[name]) for name in ("params", "tokens", "batch_tokens", "learning_rate")}
 
 
 def target_runs(plan: Plan, runs: RunTable, design: Design, corpus: Corpus) -> list[Rival]:
@@ -356,11 +376,10 @@ def target_runs(plan: Plan, runs: RunTable, design: Design, corpus: Corpus) -> l
         )  # fmt: skip
         return Rival(name, config)
 
-    smallest = runs.frame[runs.frame["params"] == runs.frame["params"].min()]
-    tuned: Any = smallest.loc[smallest["loss"].idxmin()]
+    tuned = _best_run(runs, float(runs.frame["params"].min()))
     return [
         *(run("recommended", tokens, rate, first.seed + extra) for extra in range(TARGET_SEEDS)),
-        run("smallest rung's tuned setting", float(tuned["batch_tokens"]), float(tuned["learning_rate"])),
+        run("smallest rung's tuned setting", tuned["batch_tokens"], tuned["learning_rate"]),
         run("learning rate × 2", tokens, 2 * rate),
         run("learning rate ÷ 2", tokens, rate / 2),
         *_preset_run(plan, run),
