@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
 
 from scalecli.errors import NotIdentified, PlanError
 from scalecli.fitters.fit import Fit
@@ -24,6 +29,8 @@ from scalecli.plan.target import Target
 FLAT_TOLERANCE = 1e-3
 TRADEOFF_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 SECONDS_PER_DAY = 86_400
+# Of the fastest batch's tokens a second: what counts as keeping the devices busy.
+BUSY = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +87,22 @@ def _from_landscape(known: Evidence, notes: Notes) -> FitInterval | None:
         "batch", found, unit="tokens", rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
         source="fit",
     )  # fmt: skip
+    _note_growth(fit, target, notes)
     return found
+
+
+def _note_growth(fit: Fit, target: Target, notes: Notes) -> None:
+    """How the best batch grows with data for this model, and with compute at constant tokens a parameter."""
+
+    def power(law: Any, size: float, length: float) -> Any:
+        grown = law.optimal_batch_tokens(target.params * size, target.tokens * length)
+        return np.log(grown / law.optimal_batch_tokens(target.params, target.tokens))
+
+    for name, size, length in (("data", 1.0, math.e), ("compute", math.sqrt(math.e), math.sqrt(math.e))):
+        notes.line(
+            f"batch over {name}", fit.query(partial(power, size=size, length=length)), unit="exponent",
+            rule=f"least loss at fixed {name}: batch ∝ {name}^value", source="fit",
+        )  # fmt: skip
 
 
 def _from_setting(known: Evidence, notes: Notes) -> FitInterval | None:
@@ -192,8 +214,46 @@ def _rate(batch_tokens: float, known: Evidence) -> float | None:
     return float(fit.law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens))
 
 
+def note_two_stage(known: Evidence, notes: Notes) -> None:
+    """The two-stage optimum beside the joint one, and a warning where their intervals lie apart."""
+    joint, two_stage, target = known.fits.landscape, known.fits.two_stage, known.target
+    if joint is None or two_stage is None:
+        return
+    queries = {"learning rate": lambda law: law.optimal_learning_rate(target.params, target.tokens)}
+    if has_batch(joint, target) and has_batch(two_stage, target):
+        queries["batch"] = lambda law: law.optimal_batch_tokens(target.params, target.tokens)
+    for name, query in queries.items():
+        one, other = joint.query(query), two_stage.query(query)
+        rule = f"optimum of the {two_stage.law.name} law, for comparison"
+        notes.line(f"{name} by two stages", other, unit="", rule=rule, source="fit")
+        if _apart(one, other):
+            notes.warn(
+                "W-LANDSCAPES-DISAGREE",
+                f"{name}: {other.value:.3g} by two stages, {one.value:.3g} jointly, and their intervals lie apart",
+            )
+
+
+def _apart(one: FitInterval, other: FitInterval) -> bool:
+    ends = (one.low, one.high, other.low, other.high)
+    if any(end is None for end in ends):
+        return False
+    return one.high < other.low or other.high < one.low  # type: ignore[operator]
+
+
+def note_saturation(rows: Sequence[Choice], notes: Notes) -> None:
+    """The smallest batch of the trade-off that keeps the devices busy: smaller ones only cost time."""
+    speeds = {row.batch_tokens: row.steps * row.batch_tokens / row.days for row in rows if row.days}
+    if not speeds:
+        return
+    fastest = max(speeds.values())
+    notes.line(
+        "smallest batch at full speed", min(b for b, speed in speeds.items() if speed >= BUSY * fastest),
+        unit="tokens", rule=f"tokens a second within {1 - BUSY:.0%} of the fastest batch below", source="marek2025",
+    )  # fmt: skip
+
+
 def batch_part(
-    found: FitInterval, sequences: int, stages: list[Stage], known: Evidence, pace: Pace | None
+    found: FitInterval, sequences: int, stages: list[Stage], known: Evidence, rows: list[Choice]
 ) -> BatchPart:
     """The `batch` key of the plan; `sequences` is the batch that the layout runs."""
     target, critical = known.target, known.critical
@@ -211,6 +271,6 @@ def batch_part(
             definition=critical.definition,
         ),
         flat_range_tokens=flat_batches(known.fits.landscape, target),
-        tradeoff=tradeoff(found.value, known, pace),
+        tradeoff=rows,
         schedule=stages,
     )

@@ -17,6 +17,7 @@ from scalecli.plan.target import Target
 RESTING = {
     "loss": ("loss",),
     "landscape": ("batch", "batch for the objective", "learning rate"),
+    "two_stage": ("batch by two stages", "learning rate by two stages"),
     "critical_batch": ("critical batch", "batch at 20 % overhead"),
 }
 

@@ -9,6 +9,8 @@ from typing import Any
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 
+TWO_STAGE = "landscape-two-stage"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSet:
@@ -16,13 +18,15 @@ class FitSet:
 
     loss: Fit | None = None
     landscape: Fit | None = None
+    two_stage: Fit | None = None
+    """The two-stage landscape where a joint one is given as well: shown beside it."""
     critical_batch: Fit | None = None
     noise_scale: Fit | None = None
     surge: Fit | None = None
 
     @property
     def all(self) -> list[Fit]:
-        every = (self.loss, self.landscape, self.critical_batch, self.noise_scale, self.surge)
+        every = (self.loss, self.landscape, self.two_stage, self.critical_batch, self.noise_scale, self.surge)
         return [fit for fit in every if fit is not None]
 
     def setups(self) -> dict[str, dict[str, Any]]:
@@ -56,8 +60,9 @@ def question(fit: Fit) -> str:
 def fit_set(fits: Sequence[Fit]) -> FitSet:
     """Sort fits by question; `PlanError` when two answer the same one."""
     sorted_fits: dict[str, Fit] = {}
+    joint = any(question(fit) == "landscape" and fit.law.name != TWO_STAGE for fit in fits)
     for fit in fits:
-        asked = question(fit)
+        asked = "two_stage" if joint and fit.law.name == TWO_STAGE else question(fit)
         if asked in sorted_fits:
             raise PlanError(
                 f"both {sorted_fits[asked].law.name!r} and {fit.law.name!r} answer for the {asked.replace('_', ' ')}",

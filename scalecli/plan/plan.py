@@ -12,7 +12,17 @@ from scalecli.accounting.memory import Recipe
 from scalecli.data.catalogue import Accelerator, accelerator
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, round_batch, whole_batch
+from scalecli.plan.batch import (
+    BatchWish,
+    batch_part,
+    check_batch,
+    note_saturation,
+    note_two_stage,
+    recommend_batch,
+    round_batch,
+    tradeoff,
+    whole_batch,
+)
 from scalecli.plan.cost import FLOP_COUNT, plan_cost
 from scalecli.plan.diloco import note_diloco
 from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, TargetPart
@@ -74,6 +84,9 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     moved = [] if known.journey is None else report(known.journey, batch_tokens)
     settings = choose_optimizer(optimizer, setup, moved, notes)
     schedule = choose_schedule(setup, target, notes)
+    rows = tradeoff(found.value, known, pace)
+    note_saturation(rows, notes)
+    note_two_stage(known, notes)
     check_batch(known, batch_tokens, settings.beta2, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
     note_diloco(target, steps_of(stages, round(target.tokens)), fitted.landscape is not None, notes)
@@ -83,7 +96,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     return Plan(
         schema=SCHEMA,
         target=_target_part(target),
-        batch=batch_part(found, sequences, stages, known, pace),
+        batch=batch_part(found, sequences, stages, known, rows),
         learning_rate=rate_part(peak, schedule, target, fitted.landscape, rate_groups(setup, target, notes)),
         optimizer=settings,
         loss=as_interval(loss),

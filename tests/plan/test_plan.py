@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from scalecli.errors import PlanError
 from scalecli.fitters.calibrate import Validation
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.laws.landscape import Landscape
+from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.reach import Reach
 from scalecli.plan.batch import BatchWish
 from scalecli.plan.document import Plan
@@ -135,6 +138,42 @@ def test_largest_batch_within_extra_tokens_costs_just_those(fits: dict[str, Fit]
         plan.batch.tradeoff, key=lambda row: abs(math.log(row.batch_tokens / plan.batch.tokens.value))
     )  # type: ignore[union-attr]
     assert nearest.extra_tokens_fraction == pytest.approx(0.05, abs=0.02)
+
+
+def test_runs_of_one_batch_size_leave_the_batch_to_folklore(
+    make_fit: Any, landscape: Any, loss_law: Any
+) -> None:
+    one_batch = replace(landscape, curvature_batch=0.0, curvature_cross=0.0)
+    plan = planned(make_fit(one_batch, 0.02), make_fit(loss_law, 0.01))
+    assert {"W-BATCH-NOT-IDENTIFIED", "W-FOLKLORE", "W-RATE-AT-OTHER-BATCH"} <= codes(plan)
+    assert plan.batch.flat_range_tokens is None
+    assert plan.learning_rate.peak is not None
+    assert plan.learning_rate.peak.value == pytest.approx(float(landscape.optimal_learning_rate(1e9, 2e10)))
+
+
+def test_growth_of_the_batch_at_fixed_data_and_fixed_compute(fits: dict[str, Fit]) -> None:
+    lines = {line.name: line.value for line in planned(fits["landscape"], fits["loss"]).lines}
+    assert lines["batch over data"] == pytest.approx(0.57)
+    assert lines["batch over compute"] == pytest.approx(0.57 / 2)
+
+
+def test_the_two_stage_answer_stands_beside_the_joint_one(
+    fits: dict[str, Fit], make_fit: Any, landscape: Any
+) -> None:
+    shared = {field.name: getattr(landscape, field.name) for field in dataclass_fields(landscape)}
+    joint = Landscape(**shared | {"saturation": 0.3, "asymmetry": 0.5})
+    agreeing = planned(make_fit(joint, 0.02), fits["landscape"], fits["loss"])
+    assert {"batch by two stages", "learning rate by two stages"} <= {line.name for line in agreeing.lines}
+    assert "W-LANDSCAPES-DISAGREE" not in codes(agreeing)
+    apart = replace(landscape, batch_scale=3 * landscape.batch_scale)
+    assert "W-LANDSCAPES-DISAGREE" in codes(
+        planned(make_fit(joint, 0.02), make_fit(apart, 0.02), fits["loss"])
+    )
+
+
+def test_two_fits_for_one_question_are_refused(fits: dict[str, Fit]) -> None:
+    with pytest.raises(PlanError, match="both"):
+        planned(fits["critical"], fits["critical_tokens"])
 
 
 # Critical batches
@@ -289,6 +328,15 @@ def test_a_setting_that_is_none_is_refused(values: dict[str, str], message: str)
         parse_setting(values)
 
 
+def test_a_surge_fit_is_one_of_the_rules(make_fit: Any) -> None:
+    surge = make_fit(Surge(lr_max=1e-3, B_noise=1e6), 0.05, {"batch_tokens": (1e4, 8e6)})
+    plan = planned(surge, setting=SETTING, batch=BatchWish(tokens=8 * 512e3))
+    (rule,) = [entry for entry in plan.moved if entry.source == "li2024surge"]
+    law, run = Surge(lr_max=1e-3, B_noise=1e6), plan.batch.sequences * 2048  # type: ignore[operator]
+    assert rule.value == pytest.approx(3e-4 * law.relative_rate(run) / law.relative_rate(512e3), rel=0.02)
+    assert rule.value < 3e-4 < 3e-4 * math.sqrt(8)  # beyond its peak the rate falls where the root rises
+
+
 # Devices
 
 
@@ -299,6 +347,7 @@ def test_least_time_on_devices_is_no_slower_than_least_tokens(fits: dict[str, Fi
     run = plan.batch.sequences * 2048  # type: ignore[operator]
     assert all(value is not None for value in days.values())
     best = planned(fits["landscape"], fits["loss"], wish=wish)
+    assert "smallest batch at full speed" in {line.name for line in best.lines}
     assert days[run] <= min(row.days for row in best.batch.tradeoff) * 1.05  # type: ignore[type-var, operator]
 
 
