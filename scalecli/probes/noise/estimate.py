@@ -21,9 +21,9 @@ import numpy.typing as npt
 from scalecli.errors import NotEnoughSignal, ProbeError
 
 Array = npt.NDArray[np.float64]
-BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_DRAWS = 1000
 EXAMPLES_PER_SCALE = 32
-"""Examples, as a multiple of B_simple, after which the estimate is good to about 8 % (docs/benchmarks.md)."""
+"""Examples, as a multiple of B_simple, after which 90 % of estimates lie within 15 % (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +133,6 @@ def _bootstrap(signal: Array, noise: Array, interval: float, seed: int) -> tuple
 
 
 def _more(estimate: float, examples: int) -> int:
-    """How many times as many steps would give about 8 %, if the estimate is near; at least twice."""
+    """How many times as many steps would give 15 %, if the estimate is near; at least twice."""
     wanted = EXAMPLES_PER_SCALE * abs(estimate) / examples if math.isfinite(estimate) else 4
     return max(2, min(1000, math.ceil(wanted)))

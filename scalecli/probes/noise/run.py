@@ -20,7 +20,7 @@ from scalecli.probes.noise.estimate import SquaredNorms
 from scalecli.probes.train.trainer import Trainer
 
 MICRO_BATCHES = 8
-"""As good as per-example norms for each example spent, at a tenth of their cost (docs/benchmarks.md)."""
+"""As good as single examples for each example spent (docs/benchmarks.md), in far fewer backward passes."""
 WHOLE_MODEL = "all"
 
 
