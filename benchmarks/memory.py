@@ -1,7 +1,7 @@
 """Memory: closed forms against the tracker over the full matrix, against peers, and against real CPU training.
 
     python benchmarks/memory.py matrix      closed form against tracker for every shape, batch, recipe
-    python benchmarks/memory.py peers       accelerate's and DeepSpeed's estimators beside ours, with the tracker as judge
+    python benchmarks/memory.py peers       accelerate's and DeepSpeed's estimators and ours beside the tracker
     python benchmarks/memory.py resident    the tracker against resident memory of real training on this CPU
     python benchmarks/memory.py speed       tracing 7B; the layout search for 70B on 512 devices in a fresh process
 
@@ -53,7 +53,8 @@ def cases() -> Iterator[tuple[str, ModelShape, Recipe, int]]:
     """Every cell of the matrix."""
     for (name, shape), batch, recompute in product(SHAPES.items(), (1, 4), ("none", "selective", "full")):
         for label, recipe in OPTIMIZERS.items():
-            yield f"{name} b{batch} {recompute} {label}", shape, replace(recipe, recompute=recompute), batch  # type: ignore[arg-type]
+            changed = replace(recipe, recompute=recompute)  # type: ignore[arg-type]
+            yield f"{name} b{batch} {recompute} {label}", shape, changed, batch
         loop = Recipe(optimizer_impl="loop", recompute=recompute)  # type: ignore[arg-type]
         yield f"{name} b{batch} {recompute} autocast", shape, replace(loop, precision="bf16-autocast"), batch
         yield f"{name} b{batch} {recompute} chunked loss", shape, replace(loop, logits="chunked"), batch
@@ -76,7 +77,8 @@ def matrix() -> None:
         errors = {
             "peak": counted.peak_bytes / traced.peak_bytes - 1,
             "saved": counted.saved_for_backward_bytes / traced.saved_for_backward_bytes - 1,
-            **{moment: counted.moments[moment] / traced.peaks[moment] - 1 for moment in ("backward", "step")},  # type: ignore[index]
+            "backward": counted.moments["backward"] / traced.peaks["backward"] - 1,
+            "step": counted.moments["step"] / traced.peaks["step"] - 1,
         }
         for key, error in errors.items():
             worst[key] = max(worst[key], (abs(error), name))
@@ -99,7 +101,7 @@ def peers() -> None:
         )
         print(f"ours {ours.peak_bytes / GIB:.2f} at {ours.moment}", end="; ")
         print(
-            f"saved for backward {traced.saved_for_backward_bytes / GIB:.2f} and {ours.saved_for_backward_bytes / GIB:.2f}"
+            f"saved {traced.saved_for_backward_bytes / GIB:.2f} and {ours.saved_for_backward_bytes / GIB:.2f}"
         )
     _guarded("accelerate", _accelerate)
     _guarded("deepspeed", _deepspeed)
@@ -163,7 +165,8 @@ def resident() -> None:
         traced = trace_training(shape, recipe, **size)
         error = traced.peak_bytes / measured.allocated_bytes - 1
         print(
-            f"{name}: resident {measured.allocated_bytes / GIB:.3f}, traced {traced.peak_bytes / GIB:.3f} GiB ({error:+.2%})"
+            f"{name}: resident {measured.allocated_bytes / GIB:.3f}, "
+            f"traced {traced.peak_bytes / GIB:.3f} GiB ({error:+.2%})"
         )
 
 

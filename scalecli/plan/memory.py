@@ -12,6 +12,7 @@ from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
 from scalecli.plan.layout import Choice, Demand, search_layouts
+from scalecli.plan.relief import Relief, reliefs
 from scalecli.plan.steptime import step_time
 from scalecli.units import format_bytes
 
@@ -24,6 +25,8 @@ class MemoryPlan:
     warnings: tuple[tuple[str, str], ...]
     chosen: Choice
     alternatives: tuple[Choice, ...]
+    reliefs: tuple[Relief, ...]
+    """Changes that lower the peak, the cheapest in time first."""
 
 
 def plan_memory(
@@ -53,24 +56,28 @@ def plan_memory(
         if accelerator is None:
             raise PlanError("a layout search needs to know the device", hint="give --accelerator NAME")
         demand = Demand(
-            shape=shape,
-            sequence_length=sequence_length,
-            batch_sequences=batch_sequences or count * (micro_batch_sequences or 1),
-            accelerator=accelerator,
-            count=count,
-            recipe=recipe,
-            micro_batch_sequences=micro_batch_sequences,
-            overhead=overhead,
-        )
+            shape=shape, sequence_length=sequence_length,
+            batch_sequences=batch_sequences or count * (micro_batch_sequences or 1), accelerator=accelerator,
+            count=count, recipe=recipe, micro_batch_sequences=micro_batch_sequences, overhead=overhead,
+        )  # fmt: skip
         chosen, *others = search_layouts(demand)
-        return MemoryPlan(
-            _part(chosen, accelerator), _warnings(chosen, accelerator, overhead), chosen, tuple(others)
-        )
-    chosen = _as_wished(
-        shape, recipe, _spread(layout or Layout(), count), sequence_length, batch_sequences, micro_batch_sequences,
-        accelerator, overhead,
+    else:
+        wished = _spread(layout or Layout(), count)
+        micro_batch, accumulation = split_batch(batch_sequences, micro_batch_sequences, wished, recipe)
+        recipe = replace(recipe, accumulation=accumulation)
+        chosen = _as_wished(shape, recipe, wished, micro_batch, sequence_length, accelerator, overhead)
+        others = []
+    changes = reliefs(
+        shape, chosen.recipe, chosen.layout,
+        micro_batch_sequences=chosen.micro_batch_sequences, sequence_length=sequence_length,
     )  # fmt: skip
-    return MemoryPlan(_part(chosen, accelerator), _warnings(chosen, accelerator, overhead), chosen, ())
+    return MemoryPlan(
+        part=_part(chosen, accelerator),
+        warnings=_warnings(chosen, accelerator, overhead, changes),
+        chosen=chosen,
+        alternatives=tuple(others),
+        reliefs=tuple(changes),
+    )
 
 
 def _spread(layout: Layout, count: int) -> Layout:
@@ -95,14 +102,12 @@ def _as_wished(
     shape: ModelShape,
     recipe: Recipe,
     layout: Layout,
+    micro_batch: int,
     sequence_length: int,
-    batch_sequences: int | None,
-    micro_batch_sequences: int | None,
     accelerator: Accelerator | None,
     overhead: Overhead,
 ) -> Choice:
-    micro_batch, accumulation = split_batch(batch_sequences, micro_batch_sequences, layout, recipe)
-    recipe = replace(recipe, accumulation=accumulation)
+    """The wished layout, whether it fits or not; its time is known where the device is."""
     estimate = estimate_memory(
         shape, recipe, layout, micro_batch_sequences=micro_batch, sequence_length=sequence_length
     )
@@ -184,7 +189,7 @@ def _part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, Any]:
 
 
 def _warnings(
-    chosen: Choice, accelerator: Accelerator | None, overhead: Overhead
+    chosen: Choice, accelerator: Accelerator | None, overhead: Overhead, changes: list[Relief]
 ) -> tuple[tuple[str, str], ...]:
     if accelerator is None:
         return (("W-NO-ACCELERATOR", "no accelerator was named: whether this fits is not known"),)
@@ -200,5 +205,8 @@ def _warnings(
         )
     if chosen.device_bytes > accelerator.memory_bytes:
         excess = chosen.device_bytes - accelerator.memory_bytes
-        found.append(("W-DOES-NOT-FIT", f"{format_bytes(excess)} more than one {accelerator.name} has"))
+        helps = next((change for change in changes if change.saves_bytes >= excess), None)
+        remedy = f"; {helps.change} would make it fit" if helps else ""
+        message = f"{format_bytes(excess)} more than one {accelerator.name} has, highest at {chosen.estimate.moment}"
+        found.append(("W-DOES-NOT-FIT", message + remedy))
     return tuple(found)

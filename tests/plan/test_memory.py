@@ -48,6 +48,31 @@ def test_a_wished_layout_that_does_not_fit_is_reported_not_refused() -> None:
     assert "W-DOES-NOT-FIT" in {code for code, _ in plan.warnings}
 
 
+def test_the_cheapest_change_that_lowers_the_peak_is_named() -> None:
+    small = ModelShape(layers=12, width=768, ffn=2048, heads=12, kv_heads=12, vocab=50304)
+    fused = plan_memory(
+        small, sequence_length=1024, micro_batch_sequences=16, recipe=Recipe(optimizer_impl="fused")
+    )
+    assert fused.part["peak"]["moment"] == "loss"
+    assert fused.reliefs[0].change == "--logits chunked"
+    assert fused.reliefs[0].saves_bytes / 2**30 == pytest.approx(15.42 - 7.46, abs=0.02)
+    foreach = plan_memory(LLAMA_7B, sequence_length=2048)
+    assert foreach.reliefs[0].change == "--optimizer-impl fused"
+    assert foreach.reliefs[0].moment == "backward"
+
+
+def test_what_does_not_fit_names_a_change_that_would() -> None:
+    plan = plan_memory(
+        LLAMA_7B,
+        sequence_length=2048,
+        micro_batch_sequences=4,
+        recipe=Recipe(optimizer_impl="fused"),
+        accelerator=H100,
+    )
+    warning = dict(plan.warnings)["W-DOES-NOT-FIT"]
+    assert "--micro-batch 2 would make it fit" in warning
+
+
 def test_search_that_finds_nothing_says_which_bytes_and_what_would_help() -> None:
     with pytest.raises(DoesNotFit) as caught:
         plan_memory(
