@@ -69,6 +69,8 @@ def _curve(flops: Array, loss: Array, rows: NDArray[np.bool_], grid: Array) -> A
     """Log loss at the FLOP values, interpolated in log FLOPs between one size's rows; NaN outside them."""
     if not rows.any():
         return np.full(len(grid), np.nan)
-    order = np.argsort(flops[rows], kind="stable")
-    at, value = np.log(flops[rows][order]), np.log(loss[rows][order])
-    return np.asarray(np.interp(np.log(grid), at, value, left=np.nan, right=np.nan), dtype=float)
+    at, point = np.unique(flops[rows], return_inverse=True)
+    best = np.full(len(at), np.inf)
+    np.minimum.at(best, point, loss[rows])  # of runs alike but for their tuning the best counts
+    curve = np.interp(np.log(grid), np.log(at), np.log(best), left=np.nan, right=np.nan)
+    return np.asarray(curve, dtype=float)

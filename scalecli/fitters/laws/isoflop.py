@@ -23,9 +23,9 @@ FEWEST_BUDGETS = 3
 class IsoFlop:
     """N*(C) = a C^b  [parameters]; C: FLOPs; a line through the minima of parabolas of loss in log N.
 
-    Rows at equal FLOPs and several sizes; a budget whose minimum is not bracketed by its sizes does not
-    count. Biased where the grid drifts off the minimum from budget to budget: compare with `isoflop-cubic`
-    and `chinchilla`. Hoffmann et al. 2022, section 3.2 (approach 2).
+    Rows at equal FLOPs and several sizes, of each the best run; a budget whose minimum is not bracketed by
+    its sizes does not count. Biased where the grid drifts off the minimum from budget to budget: compare
+    with `isoflop-cubic` and `chinchilla`. Hoffmann et al. 2022, section 3.2 (approach 2).
     """
 
     name: ClassVar[str] = "isoflop"
@@ -92,20 +92,33 @@ def power_line(x: Array, y: Array) -> Array:
     return np.stack([np.exp(mean_y[:, 0] - slope * mean_x[:, 0]), slope], axis=-1)
 
 
-def _log_vertex(log_size: Array, loss: Array, weights: Array, degree: int, window: float) -> Array:
+def _log_vertex(log_params: Array, loss: Array, weights: Array, degree: int, window: float) -> Array:
     """Log of the best size for every draw, shape (draws,); NaN where the sizes do not bracket it."""
-    best = log_size[np.where(weights > 0, loss, np.inf).argmin(axis=1)]
-    used = np.where(np.abs(log_size - best[:, None]) <= np.log(window), weights, 0.0)
-    solvable = _distinct(log_size, used) > degree
+    log_size, least, weight = _best_of_each_size(log_params, loss, weights)
+    best = log_size[np.where(weight > 0, least, np.inf).argmin(axis=1)]
+    used = np.where(np.abs(log_size - best[:, None]) <= np.log(window), weight, 0.0)
+    solvable = (used > 0).sum(axis=1) > degree
     offset, scale = log_size.mean(), max(float(np.ptp(log_size)), 1e-12)
     powers = np.vander((log_size - offset) / scale, degree + 1, increasing=True)
     normal = np.einsum("dn,ni,nj->dij", used, powers, powers)
     normal[~solvable] = np.eye(degree + 1)
-    coefficients = np.linalg.solve(normal, np.einsum("dn,ni,n->di", used, powers, loss)[..., None])[..., 0]
+    coefficients = np.linalg.solve(normal, ((used * least) @ powers)[..., None])[..., 0]
     vertex = offset + scale * _minimum(coefficients)
     low = np.where(used > 0, log_size, np.inf).min(axis=1)
     high = np.where(used > 0, log_size, -np.inf).max(axis=1)
     return np.where(solvable & (vertex > low) & (vertex < high), vertex, np.nan)
+
+
+def _best_of_each_size(log_params: Array, loss: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """The different sizes (sizes,), the least loss and the weight of each (draws, sizes); 0 where a draw has none.
+
+    Of several runs of a size at one budget (a sweep of learning rates) the best is the tuned one.
+    """
+    sizes = np.unique(log_params)
+    rows = [log_params == size for size in sizes]
+    weight = np.stack([weights[:, of].sum(axis=1) for of in rows], axis=-1)
+    least = np.stack([np.where(weights[:, of] > 0, loss[of], np.inf).min(axis=1) for of in rows], axis=-1)
+    return sizes, np.where(weight > 0, least, 0.0), weight
 
 
 def _minimum(coefficients: Array) -> Array:
@@ -118,9 +131,3 @@ def _minimum(coefficients: Array) -> Array:
     cubic = coefficients[:, 3] if coefficients.shape[1] > 3 else np.zeros_like(slope)
     with np.errstate(invalid="ignore", divide="ignore"):
         return -slope / (bend + np.sqrt(bend**2 - 3 * cubic * slope))
-
-
-def _distinct(log_size: Array, weights: Array) -> Array:
-    """How many different sizes have a positive weight, for every draw."""
-    present = [(weights[:, log_size == size] > 0).any(axis=1) for size in np.unique(log_size)]
-    return np.asarray(np.sum(present, axis=0), dtype=float)

@@ -120,6 +120,21 @@ def test_a_weight_is_a_number_of_copies() -> None:
         np.testing.assert_allclose(weighted[:, 1], copies[:, 1], rtol=1e-6 if kind is not Envelope else 0.02)
 
 
+def test_of_runs_that_differ_in_tuning_the_best_counts() -> None:
+    """A sweep of learning rates at every size and budget: the badly tuned runs change nothing."""
+    surface = Chinchilla(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+    x, loss = _grid(surface, 8, drift=1.0)
+    swept = {name: np.repeat(column, 3) for name, column in x.items()}
+    spoiled = (
+        np.repeat(loss, 3)
+        * (1 + np.random.default_rng(0).uniform(0, 0.2, (len(loss), 3)) * [1, 0, 1]).ravel()
+    )
+    for kind in (IsoFlop, IsoFlopCubic, Envelope):
+        clean = kind.estimate(x, loss, np.ones((1, len(loss))))
+        found = kind.estimate(swept, spoiled, np.ones((1, len(spoiled))))
+        np.testing.assert_allclose(found, clean, rtol=1e-6)
+
+
 @pytest.mark.parametrize("law", [IsoFlop, IsoFlopCubic, Envelope])
 def test_budgets_without_a_bracketed_minimum_have_no_answer(law: type[Any]) -> None:
     surface = Chinchilla(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
