@@ -51,13 +51,14 @@ class JointFit:
     exponentials: FittedForm[Exponentials]
     basin_share: float
 
-    def optimum(self, shift: Array | float = 0.0) -> Optimum:
+    def optimum(self, shares: Array | None = None) -> Optimum:
         """The weighted geometric mean of both; the basin's alone for draws in which the other form has none.
 
-        `shift` (draws, 1) is added to the basin's weight.
+        `shares` (draws, 1) take the place of `basin_share`.
         """
         basin, other = self.basin.form.optimum(), self.exponentials.form.optimum()
-        share = np.where(np.isnan(other.rate).any(axis=1, keepdims=True), 1.0, self.basin_share + shift)
+        wanted = self.basin_share if shares is None else shares
+        share = np.where(np.isnan(other.rate).any(axis=1, keepdims=True), 1.0, wanted)
         return Optimum(_mix(basin.rate, other.rate, share), _mix(basin.batch, other.batch, share))
 
 

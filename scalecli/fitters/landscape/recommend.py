@@ -32,6 +32,9 @@ VARIANTS = tuple(
 DECISIVE = 0.5
 """A variant replaces the default where its score is below this fraction of it: smaller differences are noise."""
 
+LEAST_SHARE = 1e-3
+"""A beta distribution needs both shares to be positive."""
+
 
 def choose_recipe(settings: Settings) -> Recipe:
     """The variant that extrapolates best inside these settings, the default where none does so clearly."""
@@ -70,14 +73,14 @@ def draw_landscape(
 ) -> tuple[Array, Array]:
     """The point (16,) and its bootstrap draws (draws, 16): `counts` (draws, rows): how often each setting was drawn.
 
-    The forms' shares vary from draw to draw as much as those of a choice between the two would, so that their
-    disagreement is part of every interval.
+    The forms' shares vary from draw to draw, so that their disagreement is part of every interval: by a beta
+    distribution around the point's, which is uniform where both forms fit alike.
     """
     point = fit_point(settings)
     drawn = redraw(point, settings, weights * counts)
-    spread = np.sqrt(point.basin_share * (1 - point.basin_share))
-    shift = spread * rng.standard_normal((len(counts), 1))
-    draws = _parameters(drawn, drawn.optimum(shift), settings, weights * counts)
+    share = np.clip(point.basin_share, LEAST_SHARE, 1 - LEAST_SHARE)
+    shares = rng.beta(2 * share, 2 * (1 - share), (len(counts), 1))
+    draws = _parameters(drawn, drawn.optimum(shares), settings, weights * counts)
     return _parameters(point, point.optimum(), settings, weights[None])[0], draws
 
 
