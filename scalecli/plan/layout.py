@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from scalecli.accounting.memory.recipe import Recompute
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import DoesNotFit, PlanError
+from scalecli.plan.relief import reliefs
 from scalecli.plan.steptime import Efficiency, StepTime, step_time
 from scalecli.units import format_bytes
 
@@ -266,19 +268,21 @@ def _does_not_fit(demand: Demand, nearest: Choice) -> DoesNotFit:
         f"{format_bytes(nearest.device_bytes)}, {format_bytes(excess)} too much, most of it {largest.name} "
         f"({format_bytes(largest.bytes)})",
         budget=budget,
-        hint=_remedy(nearest, demand),
+        hint=_remedy(nearest, demand, excess),
     )
 
 
-def _remedy(nearest: Choice, demand: Demand) -> str:
-    """The change that would save most."""
-    moment = nearest.estimate.moment
-    if moment == "loss" and nearest.recipe.logits == "full":
-        return "--logits chunked: the peak is the loss"
-    if nearest.estimate.moment == "step" and nearest.recipe.optimizer_impl != "fused":
-        return "--optimizer-impl fused: the peak is the optimizer step"
-    ratio = nearest.device_bytes / demand.accelerator.memory_bytes
-    return f"about {max(2, round(ratio * demand.count + 0.5))} devices, or one with more memory"
+def _remedy(nearest: Choice, demand: Demand, excess: int) -> str:
+    """The cheapest change that would be enough, else how many devices would."""
+    changes = reliefs(
+        demand.shape, nearest.recipe, nearest.layout,
+        micro_batch_sequences=nearest.micro_batch_sequences, sequence_length=demand.sequence_length,
+    )  # fmt: skip
+    for relief in changes:
+        if relief.saves_bytes >= excess:
+            return f"{relief.change} would make it fit"
+    more = math.ceil(demand.count * nearest.device_bytes / demand.accelerator.memory_bytes)
+    return f"about {2 ** math.ceil(math.log2(more))} devices, or devices with more memory"
 
 
 def _divisors(number: int) -> list[int]:
