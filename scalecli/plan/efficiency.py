@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.fitters.law import Array
+from scalecli.fitters.law import Array, names, values, with_values
+from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.plan.critical import Critical
 from scalecli.plan.fits import FitSet
+from scalecli.plan.landscape import has_batch
 from scalecli.plan.loss import extra_tokens, loss_at
 from scalecli.plan.target import Target
 
@@ -56,7 +58,7 @@ class HyperbolaEfficiency:
 
 @dataclass(frozen=True, slots=True)
 class LandscapeEfficiency:
-    """The loss a batch loses with its own best learning rate, and the tokens that make up for it."""
+    """The loss a batch loses with its own best learning rate, and the tokens that make up for it by a loss law."""
 
     landscape: Fit
     loss: Fit
@@ -79,31 +81,36 @@ class LandscapeEfficiency:
         gain = self.loss.query(lambda law: self._gain(law, share))
         gains = self.loss.answers(lambda law: self._gain(law, share))
 
-        def upper_end(law: object) -> Array:
-            tuned = law.tuned_loss(params, tokens)  # type: ignore[attr-defined]
-            nats = gain.value if not np.ndim(tuned) or not gains.size else np.resize(gains, np.shape(tuned))
-            ends = law.flat_range(params, tokens, nats / tuned).batch_tokens  # type: ignore[attr-defined]
-            return np.asarray(ends[1])
+        def upper_end(law: Any) -> Array:
+            tuned = law.tuned_loss(params, tokens)
+            is_point = np.size(tuned) == 1 or not gains.size
+            nats = gain.value if is_point else np.resize(gains, np.shape(tuned))
+            _, upper = law.flat_range(params, tokens, nats / tuned).batch_tokens
+            return np.asarray(upper)
 
         return self.landscape.query(upper_end)
 
-    def _gain(self, law: object, share: float) -> Array:
+    def _gain(self, law: Any, share: float) -> Array:
         """What so many more tokens are worth [nats/token]."""
         return loss_at(law, self.target) - loss_at(law, self.target, tokens_factor=1 + share)
 
 
 def efficiency_of(fits: FitSet, target: Target, critical: Critical | None) -> Efficiency | None:
     """The best-founded one: the landscape's where it determines a batch, else the hyperbola's; None without either."""
-    if fits.landscape is not None and fits.loss is not None and has_batch(fits.landscape, target):
-        return LandscapeEfficiency(fits.landscape, fits.loss, target)
+    landscape = fits.landscape
+    if landscape is not None and has_batch(landscape, target):
+        return LandscapeEfficiency(landscape, fits.loss or _tuned_loss(landscape), target)
     if critical is not None and critical.is_hyperbola:
         return HyperbolaEfficiency(critical)
     return None
 
 
-def has_batch(fit: Fit, target: Target) -> bool:
-    """Whether the landscape's runs determine an optimal batch at all."""
-    return fit.law.flat_range(target.params, target.tokens).batch_tokens is not None
+def _tuned_loss(landscape: Fit) -> Fit:
+    """The tuned loss inside a landscape as a fit of its own, for what tokens are worth where no loss law is given."""
+    order = names(type(landscape.law))
+    own = [order.index(name) for name in names(Chinchilla)]
+    law = with_values(Chinchilla, values(landscape.law)[own])
+    return replace(landscape, law=law, draws=landscape.draws[:, own])
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -8,9 +8,9 @@ from typing import Any
 from scalecli.errors import NotIdentified
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.batch import FLAT_TOLERANCE
 from scalecli.plan.document import RateGroup, RatePart
 from scalecli.plan.evidence import Evidence, folklore
+from scalecli.plan.landscape import flat_rates
 from scalecli.plan.moving import move_rate
 from scalecli.plan.notes import Notes, as_interval
 from scalecli.plan.recipe import Schedule
@@ -101,7 +101,7 @@ def rate_part(
         schedule=schedule.name,
         warmup_tokens=round(schedule.warmup * target.tokens),
         decay_tokens=round(schedule.decay * target.tokens),
-        flat_range=_flat_range(fit, target),
+        flat_range=None if fit is None else flat_rates(fit, target),
         groups=groups,
     )
 
@@ -123,10 +123,3 @@ def rate_groups(setup: Mapping[str, Any], target: Target, notes: Notes) -> list[
             source="yang2022", warning="carries over width only: neither depth, tokens nor batch",
         )  # fmt: skip
     return [RateGroup(name=group.name, multiplier=group.multiplier) for group in groups]
-
-
-def _flat_range(fit: Fit | None, target: Target) -> tuple[float, float] | None:
-    if fit is None:
-        return None
-    low, high = fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).learning_rate
-    return float(low), float(high)

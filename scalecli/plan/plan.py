@@ -12,23 +12,14 @@ from scalecli.accounting.memory import Recipe
 from scalecli.data.catalogue import Accelerator, accelerator
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.batch import (
-    BatchWish,
-    batch_part,
-    check_batch,
-    note_saturation,
-    note_two_stage,
-    recommend_batch,
-    round_batch,
-    tradeoff,
-    whole_batch,
-)
+from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, round_batch, whole_batch
 from scalecli.plan.cost import FLOP_COUNT, plan_cost
 from scalecli.plan.diloco import note_diloco
 from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, TargetPart
 from scalecli.plan.evidence import gather
 from scalecli.plan.extrapolation import note_extrapolation
 from scalecli.plan.fits import fit_set
+from scalecli.plan.landscape import note_two_stage
 from scalecli.plan.learning_rate import rate_groups, rate_part, recommend_rate
 from scalecli.plan.loss import predict_loss
 from scalecli.plan.memory import MemoryPlan, plan_memory
@@ -40,6 +31,7 @@ from scalecli.plan.rules.setting import Setting
 from scalecli.plan.schedule import plan_stages, steps_of
 from scalecli.plan.setup import check_batch_unit, check_setup
 from scalecli.plan.target import Target, Wish, resolve
+from scalecli.plan.tradeoff import note_saturation, tradeoff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +78,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     schedule = choose_schedule(setup, target, notes)
     rows = tradeoff(found.value, known, pace)
     note_saturation(rows, notes)
-    note_two_stage(known, notes)
+    note_two_stage(fitted, target, notes)
     check_batch(known, batch_tokens, settings.beta2, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
     note_diloco(target, steps_of(stages, round(target.tokens)), fitted.landscape is not None, notes)

@@ -128,6 +128,15 @@ def test_excess_is_told_in_tokens_and_in_compute(fits: dict[str, Fit]) -> None:
         assert row.steps == pytest.approx(2e10 / row.batch_tokens * (1 + row.extra_tokens_fraction), rel=1e-2)
 
 
+def test_a_landscape_alone_knows_what_tokens_are_worth(fits: dict[str, Fit]) -> None:
+    alone, both = (planned(*given, goal="max-extra-tokens=5%") for given in
+                   ([fits["landscape"]], [fits["landscape"], fits["loss"]]))  # fmt: skip
+    assert alone.loss is None
+    assert alone.batch.tokens is not None
+    assert both.batch.tokens is not None
+    assert alone.batch.tokens.value == pytest.approx(both.batch.tokens.value)  # one truth in both
+
+
 def test_largest_batch_within_extra_tokens_costs_just_those(fits: dict[str, Fit]) -> None:
     plan = planned(fits["landscape"], fits["loss"], goal="max-extra-tokens=5%")
     best = planned(fits["landscape"], fits["loss"])
