@@ -60,12 +60,12 @@ class Slot:
 
     device: str
     threads: int = 1
-    visible_device: int | None = None
+    visible_device: str | None = None
 
     def environment(self) -> dict[str, str]:
         own = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         if self.visible_device is not None:
-            own["CUDA_VISIBLE_DEVICES"] = str(self.visible_device)
+            own["CUDA_VISIBLE_DEVICES"] = self.visible_device
         return {**os.environ, **own}
 
 

@@ -110,7 +110,10 @@ def local_slots(device: str, slots: int | None, threads: int) -> list[Slot]:
     place = resolve_device(device)
     if place.type == "cpu":
         return local_slots("cpu", slots, threads)
-    gpus = [place.index] if place.index is not None else list(range(torch.cuda.device_count()))
+    # Numbers count within what this process may see; children must be told the names it was given.
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    gpus = [names[place.index]] if place.index is not None else names
     return [
         Slot(device="cuda", threads=threads, visible_device=gpus[slot % len(gpus)])
         for slot in range(slots or len(gpus))

@@ -82,12 +82,12 @@ def test_the_design_reads_each_batch_alike(corpus: Corpus) -> None:
 
 def test_averaged_weights_read_better_at_a_constant_rate(config: ProbeConfig, corpus: Corpus) -> None:
     constant = replace(
-        config, schedule=replace(config.schedule, name="constant"), learning_rate=3e-2, steps=200
+        config, schedule=replace(config.schedule, name="constant"), learning_rate=3e-2, steps=120
     )
     plain, averaged = (
         list(
             train(
-                replace(constant, evaluation=Evaluation(sequences=32, every=50, average=average)),
+                replace(constant, evaluation=Evaluation(sequences=32, every=30, average=average)),
                 corpus=corpus,
                 device="cpu",
             )
@@ -98,7 +98,7 @@ def test_averaged_weights_read_better_at_a_constant_rate(config: ProbeConfig, co
     assert averaged[-1]["train_loss"] == plain[-1]["train_loss"]
     readings = {constant.run_id: [(row["step"], row["loss"]) for row in averaged[:-1]]}
     (curve,) = curves_of([constant], readings)
-    assert curve.steps.tolist() == [50, 100, 150]
+    assert curve.steps.tolist() == [30, 60, 90]
 
 
 def test_branches_of_a_real_training(config: ProbeConfig, corpus: Corpus) -> None:

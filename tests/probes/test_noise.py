@@ -83,7 +83,7 @@ def test_one_batch_size_is_refused(small: int, big: int) -> None:
 
 @pytest.fixture(scope="module")
 def wide(config: ProbeConfig) -> ProbeConfig:
-    return replace(config, batch_sequences=16, steps=40)
+    return replace(config, batch_sequences=16, steps=25)
 
 
 def test_micro_batches_agree_with_single_examples(wide: ProbeConfig, corpus: Corpus) -> None:
@@ -95,7 +95,7 @@ def test_micro_batches_agree_with_single_examples(wide: ProbeConfig, corpus: Cor
     )
     assert eight.value == pytest.approx(single.value, rel=0.25)
     assert eight.low <= single.value <= eight.high
-    assert eight.examples == 35 * 16
+    assert eight.examples == 20 * 16
 
 
 def test_measuring_does_not_change_the_training(wide: ProbeConfig, corpus: Corpus) -> None:
@@ -107,16 +107,16 @@ def test_measuring_does_not_change_the_training(wide: ProbeConfig, corpus: Corpu
 
 
 def test_layers_add_up_to_the_model(wide: ProbeConfig, corpus: Corpus) -> None:
-    probe = NoiseProbe(start=38, by_layer=True)
+    probe = NoiseProbe(start=23, by_layer=True)
     rows = list(run(wide, probe, corpus=corpus, device="cpu"))
-    for step in (38, 39):
+    for step in (23, 24):
         parts = {row["layer"]: row["big"] for row in rows if row["step"] == step}
         assert sum(value for name, value in parts.items() if name != "all") == pytest.approx(parts["all"])
         assert "blocks.1.attention.qkv" in parts
 
 
 def test_preconditioned_norms_are_what_adam_sees(wide: ProbeConfig, corpus: Corpus) -> None:
-    probe = NoiseProbe(start=20, preconditioned=True, by_layer=True)
+    probe = NoiseProbe(start=15, preconditioned=True, by_layer=True)
     rows = list(run(wide, probe, corpus=corpus, device="cpu"))
     # A gradient entry over its own root mean square is of order one, so the norm is near the number of weights.
     mean = np.mean([row.big for row in norms_of(rows)])

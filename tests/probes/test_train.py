@@ -160,20 +160,23 @@ def test_accumulation_equals_one_big_batch(config: ProbeConfig, corpus: Corpus) 
         trainer_losses(config, corpus, micro_batch_sequences=3)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("schedule", ["cooldown", "wsd", "constant"])
+@pytest.mark.parametrize(
+    ("schedule", "optimizer"),
+    [("cooldown", "adamw"), ("wsd", "adamw"), ("constant", "adamw"), ("cooldown", "muon")],
+)
 def test_branched_runs_equal_uninterrupted_ones(
     config: ProbeConfig, corpus: Corpus, schedule: str, optimizer: str
 ) -> None:
     shape = Schedule(name=schedule, warmup_steps=5, decay_fraction=0.3)  # type: ignore[arg-type]
     base = replace(config, schedule=shape, optimizer=Optimizer(name=optimizer))  # type: ignore[arg-type]
-    runs = [replace(base, steps=steps) for steps in (20, 30, 45)]
+    runs = [replace(base, steps=steps) for steps in (15, 20, 30)]
     branched = {row["steps"]: row["loss"] for row in train_together(runs, corpus=corpus, device="cpu")}
     assert branched == {run.steps: result(run, corpus)["loss"] for run in runs}
 
 
 def test_stacked_runs_equal_single_ones(config: ProbeConfig, corpus: Corpus) -> None:
-    runs = [replace(config, seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (3e-3, 1e-2)]
+    short = replace(config, steps=25)
+    runs = [replace(short, seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (3e-3, 1e-2)]
     stacked = {row["run_id"]: row["loss"] for row in train_together(runs, corpus=corpus, device="cpu")}
     assert stacked == pytest.approx({run.run_id: result(run, corpus)["loss"] for run in runs}, rel=1e-4)
 

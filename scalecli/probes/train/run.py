@@ -108,6 +108,8 @@ class _Session:
 
     def run(self) -> Iterator[Row]:
         pending = list(self.by_length)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         try:
             self.trainer = Trainer(
                 self.by_length[0],
