@@ -47,7 +47,10 @@ def design(
         float | None,
         typer.Option("--flops-per-second", parser=options.quantity(parse_count), metavar="RATE"),
     ] = None,
-    most_runs: Annotated[int, typer.Option("--most-runs", min=1, help="At most so many runs.")] = 15,
+    most: Annotated[
+        int,
+        typer.Option("--most-settings", min=1, help="At most so many runs (for a landscape: grids of runs)."),
+    ] = 15,
     runs: Annotated[
         str | None,
         typer.Option("--runs", help="The table of the fit: settings with an optimum at an edge come first."),
@@ -77,7 +80,7 @@ def design(
         answer=answer,
         at=options.numbers(at, "--at"),
         budget=_budget(budget, hours, rate),
-        most=most_runs,
+        most=most,
         runs=recorded,
         rate=rate,
         level=interval,

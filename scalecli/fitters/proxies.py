@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from scalecli.data.tables import RunTable
 from scalecli.fitters.identify import Notice
 
@@ -16,10 +18,12 @@ LEAST_FLOPS = 2.2e15
 
 def small_proxies(table: RunTable) -> Iterator[Notice]:
     """A warning when runs are below the sizes at which a power law was seen to hold for language models."""
-    known = table.with_derived(["flops"]).domain
+    with np.errstate(over="ignore"):
+        table = table.with_derived(["flops"])
+    known = table.domain
     for name, least in (("params", LEAST_PARAMS), ("flops", LEAST_FLOPS)):
         if name in known and known[name][0] < least:
-            below = int((table.with_derived([name]).columns([name])[name] < least).sum())
+            below = int((table.columns([name])[name] < least).sum())
             yield Notice(
                 "W-SMALL-PROXIES",
                 f"{below} of {len(table)} runs have fewer than {least:.3g} {name}, below which the loss of language "

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -54,6 +54,7 @@ def answered(words: list[str]) -> None:
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@example(rows=[(1.7e308, 1.0, 1.0)], law="chinchilla")  # more FLOPs than a double holds
 @given(rows=st.lists(row, max_size=16), law=laws)
 def test_any_table_gets_an_answer(tmp_path: Path, rows: list[tuple[float, float, float]], law: str) -> None:
     file = tmp_path / "runs.csv"

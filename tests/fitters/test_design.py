@@ -14,11 +14,12 @@ from scalecli.fitters.design.answer import answer_of
 from scalecli.fitters.design.candidates import candidates_for
 from scalecli.fitters.design.edges import edge_runs
 from scalecli.fitters.design.report import design_runs, sweep_spec_text
-from scalecli.fitters.design.select import choose_runs, information
+from scalecli.fitters.design.select import choose_settings, information
 from scalecli.fitters.fit import Fit, FitOptions, fit_law
 from scalecli.fitters.law import Array
 from scalecli.fitters.laws.chinchilla import Chinchilla
-from scalecli.fitters.laws.clark import Clark
+from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
+from scalecli.fitters.laws.power import Power
 
 TRUTH = Chinchilla(E=1.7, A=400.0, B=1200.0, alpha=0.34, beta=0.31)
 NOISE = 0.003
@@ -80,7 +81,7 @@ def test_no_exchange_of_one_run_is_better(fit: Fit) -> None:
     answer = answer_of(fit, "loss", TARGET)
     candidates = candidates_for(fit, BUDGET / 4)
     known = information(fit, answer, candidates)
-    chosen = choose_runs(known, candidates.flops, BUDGET, 6)
+    chosen = choose_settings(known, candidates.flops, BUDGET, 6)
     best = known.after(chosen)
     affordable = BUDGET - candidates.flops[chosen].sum()
     for i, run in enumerate(chosen):
@@ -128,18 +129,16 @@ def test_questions_without_an_answer(fit: Fit) -> None:
 
 
 def test_a_budget_below_any_run_is_an_error(fit: Fit) -> None:
-    with pytest.raises(DataError, match="cheapest run"):
+    with pytest.raises(DataError, match="cheapest setting"):
         design_runs(fit, answer="loss", at=TARGET, budget=1e12)
 
 
 def test_a_law_without_costs_cannot_be_designed_for() -> None:
-    size, experts = np.meshgrid(np.geomspace(1e7, 1e9, 6), [1.0, 4.0, 16.0, 64.0])
-    x = {"params_active": size.ravel(), "num_experts": experts.ravel()}
-    y = 10 * x["params_active"] ** -0.08 * x["num_experts"] ** -0.01
-    noisy = y * np.exp(0.001 * np.random.default_rng(0).standard_normal(len(y)))
-    fit = fit_law(Clark, x, noisy, options=FitOptions(draws=60, diagnose=False))
+    x = {"tokens": np.geomspace(1e8, 1e11, 12)}
+    loss = 50 * x["tokens"] ** -0.12 * np.exp(0.001 * np.random.default_rng(0).standard_normal(12))
+    fit = fit_law(Power.over("tokens"), x, loss, options=FitOptions(draws=60, diagnose=False))
     with pytest.raises(DataError, match="does not say what a run costs"):
-        design_runs(fit, answer="loss", at={"params_active": 1e10, "num_experts": 64.0}, budget=1e20)
+        design_runs(fit, answer="loss", at={"tokens": 1e12}, budget=1e20)
 
 
 def test_the_specification_lists_every_run(fit: Fit) -> None:
@@ -164,3 +163,32 @@ def test_runs_beyond_the_edge_of_a_grid(tmp_path: Path) -> None:
     assert [run["learning_rate"] for run in found] == pytest.approx([8e-3, 1.6e-2])
     assert {run["batch_tokens"] for run in found} <= {2e4, 4e4}
     assert all(run["flops"] == pytest.approx(6e16) for run in found)
+
+
+def test_a_landscape_gets_whole_grids() -> None:
+    size, ratio, rate, batch = (
+        a.ravel()
+        for a in np.meshgrid(
+            [1e7, 3e7, 1e8, 3e8], [20.0, 80.0], 2.0 ** np.arange(-2, 3), 2.0 ** np.arange(-2, 3)
+        )
+    )
+    tokens = size * ratio
+    best_rate, best_batch = 0.3 * size**-0.3, 30 * tokens**0.4
+    x = {
+        "params": size,
+        "tokens": tokens,
+        "learning_rate": best_rate * rate,
+        "batch_tokens": best_batch * batch,
+    }
+    excess = 0.04 * np.log(rate) ** 2 + 0.01 * np.log(batch) ** 2
+    loss = TRUTH.predict(x) + excess
+    loss = loss * np.exp(0.001 * np.random.default_rng(0).standard_normal(len(loss)))
+    fit = fit_law(LandscapeTwoStage, x, loss, options=FitOptions(draws=60, diagnose=False))
+    document = design_runs(fit, answer="batch", at={"params": 3e9, "tokens": 6e10}, budget=1e20, most=3)
+    runs = document["plans"][0]["runs"]
+    assert len(runs) % 9 == 0
+    assert len({(run["params"], run["tokens"]) for run in runs}) <= 3
+    first = runs[:9]
+    assert len({run["learning_rate"] for run in first}) == len({run["batch_tokens"] for run in first}) == 3
+    assert sum(run["flops"] for run in runs) == pytest.approx(document["plans"][0]["flops"])
+    assert document["plans"][0]["width"] < 0.9 * document["answer"]["width"]

@@ -20,8 +20,9 @@ REACH = 10.0
 RATIOS = (1.0, 1000.0)
 """Tokens per parameter that anybody trains proxies at."""
 
-AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Multiples of the current optimum at which batch and learning rate are tried."""
+AROUND = (1 / 3, 1.0, 3.0)
+"""Multiples of the current optimum that a landscape's grid has: wide enough to bracket the true one, and three, so
+that a setting shows its own vertex (a single run would only show its own floor)."""
 
 LEVELS = {1: 60, 2: 16, 3: 8}
 """Levels of each axis, by how many axes are spread; more axes get five."""
@@ -29,7 +30,11 @@ LEVELS = {1: 60, 2: 16, 3: 8}
 
 @dataclass(frozen=True)
 class Candidates:
-    """Runs as columns of the law's inputs, each of shape (runs,), and their training FLOPs."""
+    """Settings that could be trained: one run each, or for a landscape one grid of learning rates and batches.
+
+    `columns` are the law's inputs, each of shape (settings, runs of a setting); `flops` (settings,) is what
+    training a whole setting takes.
+    """
 
     columns: dict[str, Array]
     flops: Array
@@ -37,29 +42,39 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.flops)
 
-    def take(self, rows: Indices | Mask) -> Candidates:
-        return Candidates({name: column[rows] for name, column in self.columns.items()}, self.flops[rows])
+    def take(self, settings: Indices | Mask) -> Candidates:
+        columns = {name: column[settings] for name, column in self.columns.items()}
+        return Candidates(columns, self.flops[settings])
+
+    def sizes(self) -> Array:
+        """The model size of every run, (settings, runs of a setting)."""
+        return next(self.columns[name] for name in SIZES if name in self.columns)
+
+    def runs(self) -> list[dict[str, float]]:
+        """Every run with its FLOPs, setting by setting."""
+        each = {**self.columns, "flops": np.broadcast_to(self.flops[:, None], self.sizes().shape)}
+        count = self.sizes().shape[1]
+        return [
+            {name: float(column[i, j]) / (count if name == "flops" else 1) for name, column in each.items()}
+            for i in range(len(self))
+            for j in range(count)
+        ]
 
 
 def candidates_for(fit: Fit, most_flops: float) -> Candidates:
-    """A grid over the runs' domain and beyond it, of runs that cost at most `most_flops` each.
+    """A grid over the runs' domain and beyond it, of settings that cost at most `most_flops` each.
 
-    Raises `DataError` when the law's inputs do not say what a run costs, or the budget is below any run.
+    Raises `DataError` when the law's inputs do not say what a run costs, or the budget is below any setting.
     """
-    tuned = hasattr(fit.law, "optimal_learning_rate")
-    spread = [
-        name for name in fit.law.inputs if name != "flops" and not (tuned and name not in (*SIZES, "tokens"))
-    ]
-    count = LEVELS.get(len(spread), 5)
-    axes = [np.geomspace(*_reach(fit, name), count) for name in spread]
+    tuned = ("batch_tokens", "learning_rate") if _tunable(fit) else ()
+    spread = [name for name in fit.law.inputs if name not in ("flops", *tuned)]
+    axes = [np.geomspace(*_reach(fit, name), LEVELS.get(len(spread), 5)) for name in spread]
     grid = np.array(list(product(*axes))).T
-    columns = dict(zip(spread, grid, strict=True))
-    found = with_cost(fit, tune(fit, columns, AROUND) if tuned else columns)
-    return _affordable(found, most_flops)
+    return _affordable(settings_at(fit, dict(zip(spread, grid, strict=True))), most_flops)
 
 
-def with_cost(fit: Fit, columns: dict[str, Array]) -> Candidates:
-    """These runs and their FLOPs, 6 N D; `DataError` when the columns do not say."""
+def settings_at(fit: Fit, columns: dict[str, Array]) -> Candidates:
+    """Settings at these sizes and data, (settings,) each; `DataError` when these do not say what a run costs."""
     size = next((columns[name] for name in SIZES if name in columns), None)
     tokens = columns.get("tokens")
     if tokens is None and {"steps", "batch_tokens"} <= columns.keys():
@@ -70,26 +85,40 @@ def with_cost(fit: Fit, columns: dict[str, Array]) -> Candidates:
             hint="design from a fit over params and tokens, such as chinchilla",
         )
     flops = FLOPS_PER_PARAM_TOKEN * size * tokens
-    return Candidates(columns | ({"flops": flops} if "flops" in fit.law.inputs else {}), flops)
+    if "flops" in fit.law.inputs:
+        columns = columns | {"flops": flops}
+    count = runs_of_a_setting(fit)
+    whole = {name: np.repeat(column[:, None], count, axis=1) for name, column in columns.items()}
+    return Candidates(whole | (_around(fit, columns) if _tunable(fit) else {}), flops * count)
 
 
-def tune(fit: Fit, columns: dict[str, Array], around: tuple[float, ...] = (1.0,)) -> dict[str, Array]:
-    """Every run at these multiples of its optimal batch and learning rate, for a landscape; else as it is."""
-    law = fit.law
-    if not hasattr(law, "optimal_learning_rate"):
-        return columns
-    rate = law.optimal_learning_rate(columns["params"], columns["tokens"])
-    low, high = fit.domain["batch_tokens"]
-    varied = low < high
+def runs_of_a_setting(fit: Fit) -> int:
+    """How many runs a setting has: one, or a landscape's grid."""
+    return (len(AROUND) ** (2 if _varied_batch(fit) else 1)) if _tunable(fit) else 1
+
+
+def _around(fit: Fit, columns: dict[str, Array]) -> dict[str, Array]:
+    """Learning rates and batches around the optimum of each setting, (settings, runs)."""
+    place = columns["params"], columns["tokens"]
+    rates, batches = np.meshgrid(AROUND, AROUND if _varied_batch(fit) else (1.0,))
     batch = (
-        law.optimal_batch_tokens(columns["params"], columns["tokens"]) if varied else np.full_like(rate, low)
+        fit.law.optimal_batch_tokens(*place)
+        if _varied_batch(fit)
+        else np.full_like(place[0], fit.domain["batch_tokens"][0])
     )
-    parts = [
-        {**columns, "learning_rate": rate * by_rate, "batch_tokens": batch * by_batch}
-        for by_rate in around
-        for by_batch in (around if varied else (1.0,))
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {
+        "learning_rate": fit.law.optimal_learning_rate(*place)[:, None] * rates.ravel(),
+        "batch_tokens": batch[:, None] * batches.ravel(),
+    }
+
+
+def _tunable(fit: Fit) -> bool:
+    return hasattr(fit.law, "optimal_learning_rate")
+
+
+def _varied_batch(fit: Fit) -> bool:
+    low, high = fit.domain["batch_tokens"]
+    return low < high
 
 
 def _reach(fit: Fit, name: str) -> tuple[float, float]:
@@ -101,13 +130,12 @@ def _reach(fit: Fit, name: str) -> tuple[float, float]:
 
 def _affordable(found: Candidates, most_flops: float) -> Candidates:
     keep = found.flops <= most_flops
-    size = next((found.columns[name] for name in SIZES if name in found.columns), None)
-    if size is not None and "tokens" in found.columns:
-        ratio = found.columns["tokens"] / size
+    if "tokens" in found.columns:
+        ratio = (found.columns["tokens"] / found.sizes())[:, 0]
         keep &= (ratio >= RATIOS[0]) & (ratio <= RATIOS[1])
     if not keep.any():
         raise DataError(
-            f"the cheapest run of the design costs {found.flops.min():.3g} FLOPs, one may take {most_flops:.3g}",
+            f"the cheapest setting of the design costs {found.flops.min():.3g} FLOPs, one may take {most_flops:.3g}",
             hint="raise --budget",
         )
     return found.take(keep)

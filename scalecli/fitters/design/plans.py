@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scalecli.fitters.compare.curve import FLOPS_PER_PARAM_TOKEN
-from scalecli.fitters.design.candidates import Candidates, tune, with_cost
+from scalecli.fitters.design.candidates import Candidates, runs_of_a_setting, settings_at
 from scalecli.fitters.domain import SIZES
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.law import Array
@@ -23,10 +23,11 @@ PLAIN = {*SIZES, "tokens", "flops", "batch_tokens", "learning_rate"}
 
 
 def usual_plans(fit: Fit, budget: float) -> dict[str, Candidates]:
-    """Both plans, for laws of size and data (and batch and learning rate, then at their optimum)."""
+    """Both plans, for laws of size and data; a landscape gets its grid at every place."""
     if not set(fit.law.inputs) <= PLAIN or not {*SIZES} & set(fit.law.inputs):
         return {}
-    return {"isoflop": isoflop_plan(fit, budget), "ladder": ladder_plan(fit, budget)}
+    each = budget / runs_of_a_setting(fit)
+    return {"isoflop": isoflop_plan(fit, each), "ladder": ladder_plan(fit, each)}
 
 
 def isoflop_plan(fit: Fit, budget: float) -> Candidates:
@@ -51,4 +52,4 @@ def ladder_plan(fit: Fit, budget: float) -> Candidates:
 
 def _runs(fit: Fit, size: Array, tokens: Array) -> Candidates:
     sizes = {name: size for name in fit.law.inputs if name in SIZES}
-    return with_cost(fit, tune(fit, {**sizes, "tokens": tokens}))
+    return settings_at(fit, {**sizes, "tokens": tokens})

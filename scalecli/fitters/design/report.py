@@ -13,15 +13,15 @@ from scalecli.fitters.design.answer import Answer, answer_of
 from scalecli.fitters.design.candidates import Candidates, candidates_for
 from scalecli.fitters.design.edges import edge_runs
 from scalecli.fitters.design.plans import usual_plans
-from scalecli.fitters.design.select import Information, choose_runs, information
+from scalecli.fitters.design.select import Information, choose_settings, information
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.identify import Notice
 
-MOST_RUNS = 15
-"""As many as the isoFLOP plan has."""
+MOST_SETTINGS = 15
+"""As many as the isoFLOP plan has; a setting is one run, or a landscape's grid of batches and rates."""
 
 LARGEST_SHARE = 0.25
-"""Of the budget, for one run: a design of a single run could not tell a law that bends from an unlucky seed."""
+"""Of the budget, for one setting: a design of a single one could not tell a law that bends from an unlucky seed."""
 
 EDGE_SHARE = 0.5
 """Of the budget, at most, for runs beyond the edge of a grid."""
@@ -38,7 +38,7 @@ def design_runs(
     answer: str,
     at: Mapping[str, float],
     budget: float,
-    most: int = MOST_RUNS,
+    most: int = MOST_SETTINGS,
     runs: RunTable | None = None,
     rate: float | None = None,
     level: float | None = None,
@@ -105,7 +105,7 @@ def _best_plan(
     rate: float | None,
 ) -> dict[str, Any]:
     known = information(fit, asked, candidates)
-    chosen = choose_runs(known, candidates.flops, budget, most)
+    chosen = choose_settings(known, candidates.flops, budget, most)
     return _document("information", asked, candidates.take(np.array(chosen)), known, chosen, level, rate)
 
 
@@ -127,18 +127,13 @@ def _document(
 ) -> dict[str, Any]:
     shrink = float(np.sqrt(known.after(chosen) / known.answer))
     low, high = asked.interval(level, shrink)
-    rows = [
-        {column: float(values[i]) for column, values in runs.columns.items()}
-        | {"flops": float(runs.flops[i])}
-        for i in range(len(runs))
-    ]
     return {
         "name": name,
         "flops": float(runs.flops.sum()),
         "low": low,
         "high": high,
         "width": float(np.log(high / low)),
-        "runs": [_with_hours(row, rate) for row in rows],
+        "runs": [_with_hours(run, rate) for run in runs.runs()],
     }
 
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from scalecli.fitters.design.answer import Answer
 from scalecli.fitters.design.candidates import Candidates
-from scalecli.fitters.domain import SIZES
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.law import Array
-from scalecli.fitters.problem import Mask
+from scalecli.fitters.problem import Indices, Mask
 
 TAIL = 0.005
 """Draws beyond these quantiles are moved to them: a variance should not hang on the wildest draw."""
@@ -33,60 +32,64 @@ PASSES = 5
 
 @dataclass(frozen=True)
 class Information:
-    """What the fit knows of an answer and of every candidate's log loss.
+    """What the fit knows of an answer and of what the runs of every candidate setting would measure.
 
-    `answer` is the variance of the log answer, `cross` (candidates,) its covariance with the candidates,
-    `joint` (candidates, candidates) theirs with each other, what runs of one size share included; `noise` the
-    variance of what a run shares with no other, (candidates,).
+    With s settings of r runs each, `answer` is the variance of the log answer, `cross` (s r,) its covariance
+    with the log losses of the runs, `joint` (s r, s r) theirs with each other, what runs of one size share
+    included; `noise` (s r,) the variance of what a run shares with no other. `runs` is r.
     """
 
     answer: float
     cross: Array
     joint: Array
     noise: Array
+    runs: int
 
-    def after(self, runs: list[int]) -> float:
-        """The variance of the answer once these candidates (repeats allowed) are trained and fitted."""
-        return float(self.answer - self.cross[runs] @ np.linalg.solve(self._measured(runs), self.cross[runs]))
+    def after(self, settings: list[int]) -> float:
+        """The variance of the answer once these settings (repeats allowed) are trained and fitted."""
+        rows = self._rows(settings)
+        return float(self.answer - self.cross[rows] @ np.linalg.solve(self._measured(rows), self.cross[rows]))
 
-    def gains(self, runs: list[int]) -> Array:
-        """By how much each candidate, trained besides `runs`, would still reduce the variance, (candidates,)."""
-        solved = np.linalg.solve(self._measured(runs), np.column_stack([self.joint[runs], self.cross[runs]]))
-        cross = self.cross - self.joint[:, runs] @ solved[:, -1]
-        own = np.diag(self.joint) - np.einsum("ij,ji->i", self.joint[:, runs], solved[:, :-1])
-        gained: Array = cross**2 / (np.maximum(own, 0.0) + self.noise)
+    def gains(self, settings: list[int]) -> Array:
+        """By how much each candidate, trained besides these, would still reduce the variance, (s,)."""
+        rows = self._rows(settings)
+        solved = np.linalg.solve(self._measured(rows), np.column_stack([self.joint[rows], self.cross[rows]]))
+        blocks = np.arange(len(self.cross)).reshape(-1, self.runs)
+        seen = self.joint[:, rows][blocks]  # (s, r, rows)
+        cross = self.cross[blocks] - seen @ solved[:, -1]
+        own = self.joint[blocks[:, :, None], blocks[:, None]] - seen @ solved[:, :-1].T[blocks].swapaxes(1, 2)
+        own = own + self.noise[blocks][:, :, None] * np.eye(self.runs)
+        gained: Array = (cross * np.linalg.solve(own, cross[:, :, None])[:, :, 0]).sum(1)
         return gained
 
-    def _measured(self, runs: list[int]) -> Array:
-        """Covariance of what these runs will measure, (runs, runs)."""
-        measured: Array = self.joint[np.ix_(runs, runs)] + np.diag(self.noise[runs])
+    def _rows(self, settings: list[int]) -> Indices:
+        return (np.array(settings, dtype=np.intp)[:, None] * self.runs + np.arange(self.runs)).ravel()
+
+    def _measured(self, rows: Indices) -> Array:
+        """Covariance of what these runs will measure, (rows, rows)."""
+        measured: Array = self.joint[np.ix_(rows, rows)] + np.diag(self.noise[rows])
         return measured
 
 
 def information(fit: Fit, answer: Answer, candidates: Candidates) -> Information:
     """Covariances over the draws that have an answer."""
+    columns = {name: column.ravel() for name, column in candidates.columns.items()}
     with np.errstate(all="ignore"):
-        spread = np.log(fit.bundle().predict(candidates.columns))[answer.kept]
+        spread = np.log(fit.bundle().predict(columns))[answer.kept]
     everything = np.column_stack([answer.log_draws, spread])
     usable = everything[np.isfinite(everything).all(1)]
     usable = np.clip(usable, *np.quantile(usable, [TAIL, 1 - TAIL], axis=0))
     covariance = np.cov(usable, rowvar=False)
-    noise = float(np.var(np.clip(fit.band.noise, *np.quantile(fit.band.noise, [TAIL, 1 - TAIL]))))
-    noise = max(noise, np.finfo(float).eps * float(np.trace(covariance)))
-    factor = fit.band.noise_factor(np.log(candidates.flops))
-    joint = covariance[1:, 1:] + SHARED * noise * _same_size(candidates) * np.outer(factor, factor)
-    return Information(float(covariance[0, 0]), covariance[0, 1:], joint, (1 - SHARED) * noise * factor**2)
+    typical = float(np.var(np.clip(fit.band.noise, *np.quantile(fit.band.noise, [TAIL, 1 - TAIL]))))
+    typical = max(typical, np.finfo(float).eps * float(np.trace(covariance)))
+    size, count = candidates.sizes().ravel(), candidates.sizes().shape[1]
+    spread_of = np.sqrt(typical) * fit.band.noise_factor(np.log(np.repeat(candidates.flops / count, count)))
+    joint = covariance[1:, 1:] + SHARED * (size[:, None] == size) * np.outer(spread_of, spread_of)
+    return Information(float(covariance[0, 0]), covariance[0, 1:], joint, (1 - SHARED) * spread_of**2, count)
 
 
-def _same_size(candidates: Candidates) -> Mask:
-    """Which candidates have the same model size, (candidates, candidates)."""
-    size = next((candidates.columns[name] for name in SIZES if name in candidates.columns), None)
-    assert size is not None, "what has a cost has a size"
-    return np.asarray(size[:, None] == size)
-
-
-def choose_runs(known: Information, flops: Array, budget: float, most: int) -> list[int]:
-    """At most `most` candidates within the budget, best for the answer: greedy, then by exchange.
+def choose_settings(known: Information, flops: Array, budget: float, most: int) -> list[int]:
+    """At most `most` settings within the budget, best for the answer: greedy, then by exchange.
 
     Greedy by gain and greedy by gain for each FLOP are both tried, because either alone can be far off.
     """
@@ -111,16 +114,16 @@ def _greedy(known: Information, flops: Array, budget: float, most: int, rate: Ar
     return chosen
 
 
-def _exchanged(known: Information, flops: Array, budget: float, runs: list[int]) -> list[int]:
-    """Every run in turn replaced by the candidate that is worth most beside the others."""
-    runs = list(runs)
-    for i in range(len(runs)):
-        others = runs[:i] + runs[i + 1 :]
+def _exchanged(known: Information, flops: Array, budget: float, chosen: list[int]) -> list[int]:
+    """Every setting in turn replaced by the candidate that is worth most beside the others."""
+    chosen = list(chosen)
+    for i in range(len(chosen)):
+        others = chosen[:i] + chosen[i + 1 :]
         gains = known.gains(others)
         best = _best(gains, flops <= budget - float(flops[others].sum()))
-        if gains[best] > gains[runs[i]] * (1 + 1e-9):
-            runs[i] = best
-    return runs
+        if gains[best] > gains[chosen[i]] * (1 + 1e-9):
+            chosen[i] = best
+    return chosen
 
 
 def _best(worth: Array, allowed: Mask) -> int:

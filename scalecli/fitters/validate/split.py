@@ -68,17 +68,20 @@ def hold_out_table(train: RunTable, heldout: RunTable) -> Split:
 def scale_of_runs(table: RunTable) -> tuple[str, Array]:
     """The axis that orders runs from small to large, and where each lies on it, (rows,): FLOPs where they are
     known, else the product of the sizes that are."""
-    table = table.with_derived(["flops"])
-    known = {name: table.columns([name])[name] for name in _complete(table, ["flops", *GROWING])}
-    columns = with_compute(known)
-    if "flops" in columns:
-        return "flops", columns["flops"]
+    with np.errstate(over="ignore"):  # infinite scales are refused below
+        table = table.with_derived(["flops"])
+        known = {name: table.columns([name])[name] for name in _complete(table, ["flops", *GROWING])}
+        columns = with_compute(known)
+        product = np.exp(np.sum([np.log(column) for column in columns.values()], axis=0))
+        scale = columns.get("flops", product)
     if not columns:
         raise DataError(
             f"nothing in {table.source} tells small runs from large ones (no flops, {', '.join(GROWING[:4])})",
             hint="--train-below COLUMN=VALUE or --hold-out-largest COLUMN:2 names the axis",
         )
-    return " x ".join(columns), np.asarray(np.exp(np.sum([np.log(c) for c in columns.values()], axis=0)))
+    if not np.isfinite(scale).all():
+        raise DataError(f"{' x '.join(known)} is too large for a number in some run: check the units")
+    return "flops" if "flops" in columns else " x ".join(columns), np.asarray(scale)
 
 
 def rows_of(table: RunTable, keep: Mask, reason: str) -> RunTable:
