@@ -11,6 +11,7 @@ from scalecli.accounting.memory.recipe import MOMENTS
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
+from scalecli.plan.calibration import overhead_of
 from scalecli.plan.layout import Choice, Demand, search_layouts
 from scalecli.plan.relief import Relief, reliefs
 from scalecli.plan.steptime import step_time
@@ -27,6 +28,8 @@ class MemoryPlan:
     alternatives: tuple[Choice, ...]
     reliefs: tuple[Relief, ...]
     """Changes that lower the peak, the cheapest in time first."""
+    error_bytes: int
+    """Half width of the interval of the device's bytes: that of the overhead."""
 
 
 def plan_memory(
@@ -40,16 +43,20 @@ def plan_memory(
     recipe: Recipe | None = None,
     layout: Layout | None = None,
     search: bool = False,
-    overhead: Overhead = UNCALIBRATED,
+    overhead: Overhead | None = None,
 ) -> MemoryPlan:
     """Memory of one device under the given layout, or under the fastest layout that fits if `search`.
 
     `batch_sequences` is the global batch; without it the batch is one micro-batch on every data-parallel rank.
     Without `layout` and `search` the devices hold whole replicas (`ddp`). Without an accelerator nothing is known to
-    fit or not. Raises PlanError for impossible wishes and, when searching, DoesNotFit with the bytes of the nearest
-    layout.
+    fit or not. `overhead` is what the record of local steps says about the accelerator (plan/calibration.py), or
+    assumed, unless it is given.
+
+    Raises PlanError for impossible wishes and, when searching, DoesNotFit with the bytes of the nearest layout.
     """
     recipe = recipe or Recipe()
+    if overhead is None:
+        overhead = UNCALIBRATED if accelerator is None else overhead_of(accelerator.name)
     if count < 1:
         raise PlanError(f"{count} devices cannot train anything", hint="give --count 1 or more")
     if search:
@@ -77,6 +84,7 @@ def plan_memory(
         chosen=chosen,
         alternatives=tuple(others),
         reliefs=tuple(changes),
+        error_bytes=overhead.error(chosen.estimate.peak_bytes) if accelerator else 0,
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scalecli.accounting.memory import Layout, Recipe
 from scalecli.accounting.memory.pipeline import bubble, in_flight
 from scalecli.accounting.shape import ModelShape
-from scalecli.data.catalogue import Accelerator, accelerator
+from scalecli.data.catalogue import Accelerator, accelerator, sources
 from scalecli.errors import DoesNotFit, PlanError
 from scalecli.plan.layout import Choice, Demand, search_layouts
 from scalecli.plan.steptime import StepTime, kernel_efficiency, step_time
@@ -172,3 +172,10 @@ def test_a_vendor_without_published_utilisation_gets_the_widest_range() -> None:
     assert unknown.low <= kernel_efficiency("AMD").low
     assert unknown.high >= kernel_efficiency("NVIDIA").high
     assert math.isclose(unknown.value, math.sqrt(unknown.low * unknown.high))
+
+
+def test_every_published_efficiency_has_its_source() -> None:
+    for vendor in ("NVIDIA", "AMD"):
+        efficiency = kernel_efficiency(vendor)
+        assert efficiency.low < efficiency.value < efficiency.high
+        assert efficiency.source in sources()

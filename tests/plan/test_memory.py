@@ -13,6 +13,13 @@ from scalecli.plan.calibration import keep, overhead_of
 from scalecli.plan.document import MemoryPart
 from scalecli.plan.memory import plan_memory, split_batch
 
+
+@pytest.fixture(autouse=True)
+def no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrations of this machine must not change what is tested."""
+    monkeypatch.setenv("SCALECLI_STATE", str(tmp_path / "empty"))
+
+
 LLAMA_7B = ModelShape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, vocab=32000)
 H100 = accelerator("h100-80g")
 
@@ -92,6 +99,15 @@ def test_a_calibrated_overhead_replaces_the_assumed_one() -> None:
         LLAMA_7B, sequence_length=2048, micro_batch_sequences=1, accelerator=H100, overhead=measured
     )
     assert plan.part["per_device_bytes"] - plan.part["peak"]["bytes"] == 10**9
+    assert "W-UNCALIBRATED" not in {code for code, _ in plan.warnings}
+
+
+def test_the_record_is_used_without_being_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALECLI_STATE", str(tmp_path))
+    keep([_comparison(10**9, 3 * 10**9), _comparison(2 * 10**9, 4 * 10**9)], "h100-80g")
+    plan = plan_memory(LLAMA_7B, sequence_length=2048, accelerator=H100)
+    assert plan.part["per_device_bytes"] - plan.part["peak"]["bytes"] == 2 * 10**9
+    assert plan.error_bytes == 0
     assert "W-UNCALIBRATED" not in {code for code, _ in plan.warnings}
 
 
