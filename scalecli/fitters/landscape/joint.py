@@ -14,7 +14,7 @@ from scalecli.fitters.landscape.grid import OFF, Grid, Optimum, place
 from scalecli.fitters.landscape.power import fit_power_law
 from scalecli.fitters.landscape.settings import Settings
 from scalecli.fitters.landscape.vertex import outside
-from scalecli.fitters.law import Array, values, with_values
+from scalecli.fitters.law import Array, values
 
 CLOSE = 0.01
 """Runs this far above the best still pull at the first guess of the optimum [nats/token]."""
@@ -145,14 +145,14 @@ def _held_terms(recipe: Recipe) -> frozenset[str]:
 
 def _first_guess(settings: Settings, grid: Grid, recipe: Recipe, asymmetry: float) -> Basin:
     """Power laws through the middle of each setting's best runs, and a basin of ordinary width."""
-    rate = _through_best(settings, settings.log_rate, grid, "rate")
-    batch = _through_best(settings, settings.log_batch, grid, "batch")
-    if "batch_params" in recipe.held:
-        batch[1] = 0.0
+    guess = {"steep": -2.0, "cross": 0.0, "deep": -2.0, "kappa": -2.0, "asymmetry": asymmetry}
+    for axis, tried in (("rate", settings.log_rate), ("batch", settings.log_batch)):
+        level, by_params, by_tokens = _through_best(settings, tried, grid, axis)
+        guess |= {axis: level, f"{axis}_params": by_params, f"{axis}_tokens": by_tokens}
     if not recipe.batch:
-        batch = np.zeros(3)
-    start = [*rate, *batch, -2.0, 0.0, -2.0 if recipe.batch else OFF, -2.0, asymmetry]
-    return with_values(Basin, np.array([start]))
+        guess |= dict.fromkeys(NO_BATCH_BASIN, 0.0) | {"deep": OFF}
+    guess |= dict.fromkeys(recipe.held, 0.0)
+    return Basin(**{name: np.full((1, 1), value) for name, value in guess.items()})
 
 
 def _through_best(settings: Settings, value: Array, grid: Grid, axis: str) -> Array:

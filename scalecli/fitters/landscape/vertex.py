@@ -61,25 +61,30 @@ def _vertex(setting: Settings, weights: Array) -> tuple[Array, Array, Array, Arr
 
 
 def _paraboloid(rate: Array, batch: Array, loss: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Vertex (draws, 2), loss there (draws,), curvature (draws, 3)."""
     design = np.stack([np.ones_like(rate), rate, batch, rate**2 / 2, rate * batch, batch**2 / 2], axis=1)
-    c = fit_linear(design, loss, weights).T
-    determinant = c[3] * c[5] - c[4] ** 2
+    level, by_rate, by_batch, steep, cross, deep = fit_linear(design, loss, weights).T
     with np.errstate(divide="ignore", invalid="ignore"):  # flat draws give NaN, which is their answer
-        where = (
-            np.stack([c[4] * c[2] - c[5] * c[1], c[4] * c[1] - c[3] * c[2]], axis=1) / determinant[:, None]
-        )
-    return where, c[0] + (c[1] * where[:, 0] + c[2] * where[:, 1]) / 2, c[3:6].T.copy()
+        determinant = steep * deep - cross**2
+        best_rate = (cross * by_batch - deep * by_rate) / determinant
+        best_batch = (cross * by_rate - steep * by_batch) / determinant
+    lowest = level + (by_rate * best_rate + by_batch * best_batch) / 2
+    return np.stack([best_rate, best_batch], axis=1), lowest, np.stack([steep, cross, deep], axis=1)
 
 
 def _parabola(rate: Array, batch: Array, loss: Array, weights: Array) -> tuple[Array, Array, Array]:
     """In the rate alone; a slope in the batch, where there is one, is taken out but leads to no vertex."""
     slope = [batch] if levels(batch) > 1 else []
-    c = fit_linear(np.stack([np.ones_like(rate), rate, rate**2 / 2, *slope], axis=1), loss, weights).T
+    design = np.stack([np.ones_like(rate), rate, rate**2 / 2, *slope], axis=1)
+    level, by_rate, steep, *_ = fit_linear(design, loss, weights).T
     with np.errstate(divide="ignore", invalid="ignore"):
-        best = -c[1] / c[2]
-    nowhere = np.full_like(best, np.nan)
-    curvature = np.stack([c[2], np.zeros_like(best), np.zeros_like(best)], axis=1)
-    return np.stack([best, nowhere], axis=1), c[0] + c[1] * best / 2, curvature
+        best = -by_rate / steep
+    nowhere, flat = np.full_like(best, np.nan), np.zeros_like(best)
+    return (
+        np.stack([best, nowhere], axis=1),
+        level + by_rate * best / 2,
+        np.stack([steep, flat, flat], axis=1),
+    )
 
 
 def _has_minimum(curvature: Array) -> NDArray[np.bool_]:
