@@ -17,7 +17,7 @@ from scalecli.fitters.law import Array, EstimatedLaw, GridLaw, with_values
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.problem import Data, Indices, Targets, expand
 from scalecli.fitters.resample import Clusters
-from scalecli.fitters.solver import Solution, descend, solve
+from scalecli.fitters.solver import STARTS, Solution, descend, solve
 
 MOST_CELLS = 2e6
 """Refits of more than this many draws x rows are one Newton step from the point estimate each, on the sums of
@@ -27,10 +27,12 @@ spread."""
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How parameters are estimated: the loss, and parameters pinned to given values [raw units]."""
+    """How parameters are estimated: the loss, parameters pinned to given values [raw units], starts of the
+    search."""
 
     loss: RowLoss
     pins: Mapping[str, float]
+    starts: int = STARTS
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Estimate:
 
     def _descended(self, targets: Targets, count: int) -> Array:
         assert self.solution is not None
-        found = descend(self.solution.problem, np.tile(self.solution.theta, (count, 1)), targets)
+        problem = self.solution.problem.around(self.solution.theta)
+        found = descend(problem, np.tile(self.solution.theta, (count, 1)), targets)
         return self.solution.problem.to_raw(np.where(np.isfinite(found.value)[:, None], found.theta, np.nan))
 
     def _wild_draws(self, count: int, rng: np.random.Generator) -> Array:
@@ -132,7 +135,7 @@ class Estimate:
 def estimate(law: type[Any], data: Data, clusters: Clusters, method: Method) -> Estimate:
     """The point estimate. Raises `FitError` where the law or its procedure has none."""
     if not isinstance(law, EstimatedLaw):
-        solution = solve(law, data, method.loss, method.pins)
+        solution = solve(law, data, method.loss, method.pins, starts=method.starts)
         return Estimate(law, data, clusters, method, solution.raw, solution)
     raw = np.asarray(law.estimate(data.x, data.y, data.weights[None]))[0]
     if not np.isfinite(raw).all():

@@ -40,6 +40,9 @@ class GenericProblem:
     """Those of the raw parameters that are free and searched as logarithms."""
     low: Array
     high: Array
+    bends: Array | None = None
+    """Second derivatives of the log predictions at a point near by, (rows, k, k); None takes them where they
+    are."""
 
     @classmethod
     def build(cls, law: type[Any], data: Data, loss: RowLoss, pins: Mapping[str, float]) -> GenericProblem:
@@ -102,9 +105,21 @@ class GenericProblem:
             value=(targets.weights * loss.value).sum(1),
             gradient=_dot(pull, slopes),
             hessian=turned @ ((targets.weights * loss.second)[:, :, None] * slopes)
-            + self._bend(theta, pull, slopes),
+            + (self._bend(theta, pull, slopes) if self.bends is None else _tensordot(pull, self.bends)),
             majorizer=turned @ ((targets.weights * loss.majorizer)[:, :, None] * slopes),
         )
+
+    def around(self, theta: Array) -> Self:
+        """The same problem with the second derivatives at theta (k,) for all points: many draws that start
+        there share them, and only the way to their minima is a little longer."""
+        here = self.jacobian(theta[None])[0]
+        bends = np.empty((self.rows, len(theta), len(theta)))
+        for i, step in enumerate(STEP * np.maximum(1.0, np.abs(theta))):
+            moved = theta.copy()
+            moved[i] += step
+            bends[:, i] = (self.jacobian(moved[None])[0] - here) / step
+        bends[~np.isfinite(bends).all((1, 2))] = 0.0
+        return replace(self, bends=0.5 * (bends + bends.transpose(0, 2, 1)))
 
     def _bend(self, theta: Array, pull: Array, slopes: Array) -> Array:
         """Derivative of sum over rows of pull x jacobian, (draws, k, k); zero where the law is undefined next
@@ -123,3 +138,8 @@ class GenericProblem:
 def _dot(row_weights: Array, slopes: Array) -> Array:
     """Sum over rows: (draws, rows), (draws, rows, k) -> (draws, k)."""
     return (row_weights[:, None, :] @ slopes)[:, 0, :]
+
+
+def _tensordot(row_weights: Array, bends: Array) -> Array:
+    """Sum over rows: (draws, rows), (rows, k, k) -> (draws, k, k)."""
+    return np.tensordot(row_weights, bends, axes=1)

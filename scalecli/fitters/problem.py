@@ -116,6 +116,10 @@ class Problem(Protocol):
         """The same law and data under another loss."""
         ...
 
+    def around(self, theta: Array) -> Self:
+        """The problem prepared for many draws that start at theta (k,)."""
+        ...
+
     def expand_block(self, theta: Array, targets: Targets) -> Expansion:
         """The objective of a few draws, theta (draws, k)."""
         ...
