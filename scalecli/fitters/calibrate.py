@@ -12,7 +12,7 @@ to measure how often the intervals so made contain what was held out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,6 +33,9 @@ NARROWEST = 1e-9
 DRAWS = 200
 """Bootstrap draws at each cut: enough for the width of an interval."""
 
+
+STARTS = 8
+"""Starts of the search at each cut, whose certificate nobody reads."""
 
 SCORED = 2000
 """Held-out rows that are scored at each cut, at most: enough for a quantile."""
@@ -140,7 +143,8 @@ def band_of(fitted: Estimate, draws: int, multiplier: float | None, rng: np.rand
 
 
 def _fading(residuals: Array, scale: Array) -> float:
-    """How the log of the noise changes with log scale: small runs scatter more (Porian et al. 2024, appendix).
+    """How the log of the noise changes with log scale: small runs scatter more (Porian et al. 2024,
+    appendix).
 
     The slope of log |residual| over scale, shrunk towards none by how little the runs say of it: by the
     positive part of 1 - 1/t^2 (James and Stein), t the slope in standard errors.
@@ -176,7 +180,8 @@ def _cut(fitted: Estimate, scale: Array, share: float, level: float, rng: np.ran
     data = fitted.data.take(trained)
     try:
         check_runs(fitted.law, data.x, data.y, fitted.method.pins)
-        part = estimate(fitted.law, data, fitted.clusters.take(trained), fitted.method)
+        method = replace(fitted.method, starts=STARTS)
+        part = estimate(fitted.law, data, fitted.clusters.take(trained), method)
     except (TooFewRuns, NotIdentified, FitError):
         return None
     draws = part.draws(DRAWS, rng)
