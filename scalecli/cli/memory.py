@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalecli.cli import options
-from scalecli.cli.model import shape_of
+from scalecli.cli.model import wished_shape
 from scalecli.cli.render import show, table
 from scalecli.units import format_bytes
 
@@ -39,13 +39,11 @@ def memory(
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Sequences in a step, over all devices.")
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", metavar="bf16|bf16-autocast|fp32")] = "bf16",
-    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw, muon, sgd, adafactor, ...")] = "adamw",
-    optimizer_impl: Annotated[
-        str, typer.Option("--optimizer-impl", metavar="loop|foreach|fused")
-    ] = "foreach",
-    recompute: Annotated[str, typer.Option("--recompute", metavar="none|selective|full")] = "none",
-    logits: Annotated[str, typer.Option("--logits", metavar="full|chunked")] = "full",
+    precision: options.Precision = "bf16",
+    optimizer: options.OptimizerName = "adamw",
+    optimizer_impl: options.OptimizerImpl = "foreach",
+    recompute: options.Recompute = "none",
+    logits: options.Logits = "full",
     lora_rank: Annotated[
         int, typer.Option("--lora-rank", min=0, help="Train adapters of this rank only.")
     ] = 0,
@@ -139,15 +137,7 @@ def _model(
     """The shape that the options name, or one of the wished size."""
     from dataclasses import replace
 
-    from scalecli.accounting.shape import shape_for_params
-
-    shape = shape_of(layers, width, ffn, heads, kv_heads, vocab)
-    if (shape is None) == (params is None):
-        raise typer.BadParameter("give either --params, or --layers and --width", param_hint="--params")
-    if shape is None:
-        assert params is not None
-        kind = options.one_of(params_kind, ("total", "non-embedding"), "--params-kind")
-        shape = shape_for_params(params, vocab=vocab, kind=kind)
+    shape = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
     return replace(
         shape,
         norm=options.one_of(norm, ("rms", "layer"), "--norm"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from scalecli.cli import options
+
 if TYPE_CHECKING:
     from scalecli.accounting.shape import ModelShape
 
@@ -39,6 +41,29 @@ def shape_of(
         kv_heads=kv_heads or heads,
         vocab=vocab,
     )
+
+
+def wished_shape(
+    params: float | None,
+    params_kind: str,
+    layers: int | None,
+    width: int | None,
+    ffn: int | None,
+    heads: int | None,
+    kv_heads: int | None,
+    vocab: int,
+) -> ModelShape:
+    """The shape that the options name, or one of the wished size; a usage error unless it is one of the two."""
+    from scalecli.accounting.shape import shape_for_params
+
+    shape = shape_of(layers, width, ffn, heads, kv_heads, vocab)
+    if (shape is None) == (params is None):
+        raise typer.BadParameter("give either --params, or --layers and --width", param_hint="--params")
+    if shape is not None:
+        return shape
+    assert params is not None
+    kind = options.one_of(params_kind, ("total", "non-embedding"), "--params-kind")
+    return shape_for_params(params, vocab=vocab, kind=kind)
 
 
 def _heads(width: int) -> int:

@@ -150,3 +150,9 @@ DeviceCount = Annotated[int, typer.Option("--count", min=1, help="How many accel
 AcceleratorFile = Annotated[
     Path | None, typer.Option("--accelerators", help="A TOML file with accelerators of your own.")
 ]
+
+Precision = Annotated[str, typer.Option("--precision", metavar="bf16|bf16-autocast|fp32")]
+OptimizerName = Annotated[str, typer.Option("--optimizer", help="adamw, muon, sgd, adafactor, ...")]
+OptimizerImpl = Annotated[str, typer.Option("--optimizer-impl", metavar="loop|foreach|fused")]
+Recompute = Annotated[str, typer.Option("--recompute", metavar="none|selective|full")]
+Logits = Annotated[str, typer.Option("--logits", metavar="full|chunked")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,3 +61,35 @@ def _counts(progress: SweepProgress) -> str:
     if progress.eta_seconds is not None:
         parts.append(f"about {format_seconds(progress.eta_seconds)} left")
     return ", ".join(parts)
+
+
+@contextmanager
+def step_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, of how many) that draws while the block runs: a bar, or a line at every tenth."""
+    if sys.stderr.isatty():
+        with _step_bar(what) as update:
+            yield update
+    else:
+        yield _tenths(what)
+
+
+@contextmanager
+def _step_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _tenths(what: str) -> Callable[[int, int], None]:
+    said = 0
+
+    def update(done: int, total: int) -> None:
+        nonlocal said
+        if 10 * done // total > said:
+            said = 10 * done // total
+            warn(f"{what}: {done} of {total}")
+
+    return update

@@ -68,15 +68,18 @@ def warn(text: str) -> None:
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
     """A table whose cells are already text; numbers go to the right."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     body = [[_cell(value) for value in row] for row in rows]
     for i, head in enumerate(heads):
         numeric = bool(body) and all(
             row[i][:1].isdigit() or row[i][:1] in {"-", "–", "≥", "≤", "±", ""} for row in body
         )
-        drawn.add_column(head, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(escape(head), justify="right" if numeric else "left", overflow="fold")
     for row in body:
         drawn.add_row(*row)
     return drawn

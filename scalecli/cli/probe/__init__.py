@@ -1,0 +1,26 @@
+"""`scalecli probe`: small trainings and measurements on this machine's devices."""
+
+from __future__ import annotations
+
+import typer
+
+from scalecli.cli.probe import (
+    coordinates,
+    critical_batch,
+    lr,
+    memory,
+    noise,
+    sweep,
+    throughput,
+    train,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Small trainings and measurements on this machine's devices.")
+app.command()(train.train)
+app.command()(sweep.sweep)
+app.command()(noise.noise)
+app.command("critical-batch")(critical_batch.critical_batch)
+app.command()(lr.lr)
+app.command()(throughput.throughput)
+app.command()(memory.memory)
+app.command()(coordinates.coordinates)

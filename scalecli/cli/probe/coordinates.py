@@ -1,0 +1,123 @@
+"""`scalecli probe coordinates`: sizes of activations and updates over width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.probe import options as probe
+from scalecli.cli.probe.dry_run import show_estimate
+from scalecli.cli.probe.measuring import Measurement, Rows
+from scalecli.cli.progress import step_progress
+from scalecli.cli.render import show, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scalecli.data.corpus import Corpus
+    from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.spec import SweepSpec
+
+
+def coordinates(
+    widths: Annotated[
+        str, typer.Option("--widths", metavar="W,...", help="At least three, multiples of the first.")
+    ] = "32,64,128",
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Training steps before sizes are compared.")
+    ] = 10,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of every width, side by side.")] = 4,
+    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=2, help="Tokens a step.")] = 1024,
+    learning_rate: probe.LearningRate = None,
+    parametrization: probe.Parametrization = None,
+    sequence_length: probe.SequenceLength = None,
+    data: probe.Data = None,
+    device: options.Device = "auto",
+    store: options.Store = Path("runs.db"),
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Check the parametrization: do activations and their updates keep their size as the model gets wider?
+
+    If they do, a learning rate that is tuned on a narrow model serves a wide one.
+
+    Example: scalecli probe coordinates --widths 32,64,128,256 --parametrization mup
+    """
+    from scalecli.data.corpus import load_corpus
+    from scalecli.probes.coordinates import run as probing
+    from scalecli.probes.coordinates.estimate import SLOPE_TOLERANCE, verdict
+    from scalecli.probes.spec import SweepSpec
+
+    spec = probe.spec_with(SweepSpec(), data, None, None, parametrization, sequence_length)
+    corpus = load_corpus(spec.data)
+    sizes = sorted({round(width) for width in options.counts([widths], "--widths")})
+    config = _narrowest(spec, corpus, sizes, batch_tokens * steps, batch_tokens, learning_rate, seed)
+    parts = {
+        width: Measurement("coordinates", {"run": config.run_id, "width": width, "seeds": seeds}, store)
+        for width in sizes
+    }
+    if dry_run:
+        wide = [probing.widened(config, width) for width in sizes]
+        done = {each.run_id for each in wide if parts[each.shape.width].file.exists()}
+        show_estimate(wide, store, device, finished=done, as_json=as_json)
+        return
+    rows: Rows = []
+    with step_progress("widths") as on_width:
+        for width, part in parts.items():
+            measure = partial(
+                probing.run, config, [width], corpus=corpus, steps=steps, seeds=seeds, device=device
+            )
+            rows += part.rows(measure)
+            on_width(sizes.index(width) + 1, len(sizes))
+    found = verdict(rows)
+    document = {
+        "schema": "scalecli/probe-coordinates/1",
+        "parametrization": config.parametrization,
+        "learning_rate": config.learning_rate,
+        "widths": list(found.widths),
+        "steps": steps,
+        "transfers": found.transfers,
+        "verdict": found.sentence,
+        "tolerance": SLOPE_TOLERANCE,
+        "slopes": [{**options.plain(slope), "flat": slope.flat} for slope in found.slopes],
+        "sizes": [{name: row[name] for name in ("width", "name", "activation", "update")} for row in rows],
+        "store": str(store),
+    }
+    show(document, _draw, as_json=as_json)
+
+
+def _narrowest(
+    spec: SweepSpec,
+    corpus: Corpus,
+    widths: Sequence[int],
+    tokens: float,
+    batch_tokens: float,
+    learning_rate: float | None,
+    seed: int,
+) -> ProbeConfig:
+    """The training at the first width; the others are it, widened."""
+    from scalecli.probes.family import member
+    from scalecli.probes.ladder import default_learning_rate
+
+    shape = member(widths[0], corpus.vocab)
+    rate = learning_rate or default_learning_rate(shape.params, batch_tokens)
+    return spec.recipe.config(
+        shape, corpus, spec.data, tokens=tokens, batch_tokens=batch_tokens, learning_rate=rate, seed=seed
+    )
+
+
+def _draw(document: Any) -> Iterator[RenderableType]:
+    slopes = sorted(document["slopes"], key=lambda slope: -abs(slope["slope"]))
+    rows = (
+        (slope["name"], slope["part"], slope["slope"], "flat" if slope["flat"] else "not flat")
+        for slope in slopes
+    )
+    title = f"How sizes change with width after {document['steps']} steps ({document['parametrization']})"
+    yield table(title, ["output of", "size of", "power of width", ""], rows)
+    yield document["verdict"]

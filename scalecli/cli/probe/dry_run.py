@@ -1,0 +1,78 @@
+"""What a probe would take: runs, FLOPs, time and memory, from a few measured steps and arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalecli.cli.render import show, table
+from scalecli.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scalecli.data.corpus import Corpus
+    from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.spec import SweepSpec
+    from scalecli.probes.timing import StepTime
+
+TIMED_PARAMS = (16e3, 128e3)
+"""Sizes whose steps are timed where the runs themselves are not yet known, or cannot be tried."""
+
+
+def show_estimate(
+    configs: list[ProbeConfig],
+    path: Path,
+    device: str,
+    *,
+    slots: int | None = 1,
+    finished: Collection[str],
+    as_json: bool,
+) -> None:
+    """Say what training these runs would take, without those that are finished."""
+    from scalecli.probes.estimate import estimate_sweep
+    from scalecli.probes.timing import measure_step_time
+
+    pace = measure_step_time(configs, device=device)
+    found = estimate_sweep(configs, pace, finished=finished, device=device, slots=slots)
+    document = {
+        "schema": "scalecli/sweep-estimate/1",
+        "runs": found.runs,
+        "skipped": found.skipped,
+        "flops": found.flops,
+        "seconds": found.seconds,
+        "bytes": found.bytes,
+        "store": str(path),
+    }
+    show(document, draw_estimate, as_json=as_json)
+
+
+def machine_pace(spec: SweepSpec, corpus: Corpus, device: str) -> StepTime:
+    """The time of training steps on this machine, from a few of a small and a larger model."""
+    from scalecli.probes.timing import measure_step_time
+
+    return measure_step_time(replace(spec, params=TIMED_PARAMS, runs=()).configs(corpus), device=device)
+
+
+def finished_runs(path: Path) -> set[str]:
+    """Ids of the runs that the store at `path` has finished; none if there is no store yet."""
+    from scalecli.data.store import Store
+
+    if not path.exists():
+        return set()
+    with Store.open(path, write=False) as store:
+        return store.finished()
+
+
+def draw_estimate(document: Any) -> Iterator[RenderableType]:
+    """The table of a dry run."""
+    rows = [
+        ("runs to train", document["runs"]),
+        ("already finished", document["skipped"]),
+        ("training FLOPs", format_count(document["flops"])),
+        ("time", f"about {format_seconds(document['seconds'])}"),
+        ("memory", format_bytes(document["bytes"])),
+    ]
+    yield table(f"Dry run; runs would go to {document['store']}", ["", ""], rows)

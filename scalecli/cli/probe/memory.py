@@ -1,0 +1,225 @@
+"""`scalecli probe memory`: peak memory of a training step, measured on the device or traced without one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.model import wished_shape
+from scalecli.cli.probe import options as probe
+from scalecli.cli.probe.dry_run import draw_estimate, machine_pace
+from scalecli.cli.probe.measuring import kept
+from scalecli.cli.render import show, table
+from scalecli.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scalecli.accounting.memory import Recipe
+    from scalecli.accounting.shape import ModelShape
+    from scalecli.probes.memory.trace import Trace
+
+
+class Size(TypedDict):
+    """What a device holds of a batch at once."""
+
+    micro_batch_sequences: int
+    sequence_length: int
+
+
+LONGEST_SECONDS = 600.0
+"""Of a measurement, unless the user says otherwise."""
+
+MORE = (
+    ("saved_for_backward_bytes", "saved for backward"),
+    ("predicted_bytes", "closed forms say"),
+    ("reserved_bytes", "reserved by the allocator"),
+    ("used_bytes", "of the whole process or device"),
+)
+"""Further bytes of a document, each with its label."""
+
+
+def memory(
+    params: options.Params = None,
+    params_kind: options.ParamsKind = "total",
+    layers: options.Layers = None,
+    width: options.Width = None,
+    ffn: options.Ffn = None,
+    heads: options.Heads = None,
+    kv_heads: options.KvHeads = None,
+    vocab: options.Vocab = 32000,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODULE:FACTORY",
+            help="A model of your own: the factory returns (module, loss of module). Needs --trace.",
+        ),
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Count every tensor of a step without running it on a device.")
+    ] = False,
+    sequence_length: options.SequenceLength = 2048,
+    micro_batch: Annotated[int, typer.Option("--micro-batch", min=1, help="Sequences held at once.")] = 1,
+    precision: options.Precision = "bf16",
+    optimizer: options.OptimizerName = "adamw",
+    optimizer_impl: options.OptimizerImpl = "foreach",
+    recompute: options.Recompute = "none",
+    logits: options.Logits = "full",
+    device: options.Device = "auto",
+    timeout: probe.Timeout = None,
+    store: options.Store = Path("runs.db"),
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Find the peak memory of a training step: three real steps in a process of their own, or a trace.
+
+    What was predicted and what was measured are stored together.
+
+    Examples:
+
+      scalecli probe memory --params 10M --sequence-length 512 --micro-batch 4 --device cpu
+
+      scalecli probe memory --params 7B --trace
+
+      scalecli probe memory --model mymodels:small --trace
+    """
+    from scalecli.accounting.memory import Recipe
+
+    kinds: dict[str, Any] = {
+        "precision": precision, "optimizer": optimizer, "optimizer_impl": optimizer_impl, "recompute": recompute,
+        "logits": logits,
+    }  # fmt: skip
+    recipe = Recipe(**kinds)
+    if model is not None:
+        _check_own(model, trace, params or layers or width)
+        show(_traced_model(model, recipe), _draw, as_json=as_json)
+        return
+    shape = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
+    size: Size = {"micro_batch_sequences": micro_batch, "sequence_length": sequence_length}
+    if dry_run:
+        show(_estimate(shape, recipe, size, device, store), draw_estimate, as_json=as_json)
+    elif trace:
+        show(_traced(shape, recipe, size), _draw, as_json=as_json)
+    else:
+        show(_measured(shape, recipe, size, device, timeout, store), _draw, as_json=as_json)
+
+
+def _check_own(model: str, trace: bool, size: float | None) -> None:
+    """Models of one's own are found from the working directory, as `python -m` would."""
+    if not trace:
+        raise typer.BadParameter(
+            "a model of your own is traced, not measured: add --trace", param_hint="--model"
+        )
+    if size is not None:
+        raise typer.BadParameter("give --model or a size, not both", param_hint="--model")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _measured(
+    shape: ModelShape, recipe: Recipe, size: Size, device: str, timeout: float | None, store: Path
+) -> dict[str, Any]:
+    """Prediction first, then the steps; one row with both goes into the store."""
+    from scalecli.accounting.memory import estimate_memory
+    from scalecli.probes.memory.measure import measure_training
+
+    predicted = estimate_memory(shape, recipe, **size).peak_bytes
+    found = measure_training(shape, recipe, **size, device=device, timeout_seconds=timeout or LONGEST_SECONDS)
+    target = _target(shape, recipe, size)
+    row = {
+        "kind": "memory",
+        "run_id": f"memory-{hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]}",
+        "predicted_bytes": predicted,
+        **asdict(found),
+    }
+    (stored,) = kept("memory", store, [{**row, **target}])
+    return {
+        "schema": "scalecli/probe-memory/1",
+        "method": "measured",
+        "target": target,
+        "peak": {"bytes": found.allocated_bytes, "moment": None},
+        "saved_for_backward_bytes": None,
+        "predicted_bytes": predicted,
+        "prediction_error": predicted / found.allocated_bytes - 1,
+        **{name: stored[name] for name in ("device", "version", "reserved_bytes", "used_bytes")},
+        "store": str(store),
+    }
+
+
+def _traced(shape: ModelShape, recipe: Recipe, size: Size) -> dict[str, Any]:
+    from scalecli.accounting.memory import estimate_memory
+    from scalecli.probes.memory.trace import trace_training
+
+    found = trace_training(shape, recipe, **size)
+    predicted = estimate_memory(shape, recipe, **size).peak_bytes
+    return _trace_document(_target(shape, recipe, size), found, predicted)
+
+
+def _traced_model(model: str, recipe: Recipe) -> dict[str, Any]:
+    from scalecli.probes.memory.trace import trace_user_model
+
+    return _trace_document({"model": model, "recipe": asdict(recipe)}, trace_user_model(model, recipe), None)
+
+
+def _trace_document(target: dict[str, Any], found: Trace, predicted: int | None) -> dict[str, Any]:
+    return {
+        "schema": "scalecli/probe-memory/1",
+        "method": "traced",
+        "target": target,
+        "peak": {"bytes": found.peak_bytes, "moment": found.moment},
+        "peaks": found.peaks,
+        "saved_for_backward_bytes": found.saved_for_backward_bytes,
+        "predicted_bytes": predicted,
+        "prediction_error": None if predicted is None else predicted / found.peak_bytes - 1,
+    }
+
+
+def _target(shape: ModelShape, recipe: Recipe, size: Size) -> dict[str, Any]:
+    return {"params": shape.params, "shape": asdict(shape), "recipe": asdict(recipe), **size}
+
+
+def _estimate(shape: ModelShape, recipe: Recipe, size: Size, device: str, store: Path) -> dict[str, Any]:
+    """Three steps, by the closed forms and the pace of this machine."""
+    from scalecli.accounting.flops import training_flops
+    from scalecli.accounting.memory import estimate_memory
+    from scalecli.data.corpus import load_corpus
+    from scalecli.probes.memory.measure import STEPS
+    from scalecli.probes.spec import SweepSpec
+    from scalecli.probes.timing import START_SECONDS
+
+    tokens = STEPS * recipe.accumulation * size["micro_batch_sequences"] * size["sequence_length"]
+    flops = training_flops(shape, tokens, size["sequence_length"])
+    spec = SweepSpec()
+    pace = machine_pace(spec, load_corpus(spec.data), device)
+    return {
+        "schema": "scalecli/sweep-estimate/1",
+        "runs": 1,
+        "skipped": 0,
+        "flops": flops,
+        "seconds": START_SECONDS + STEPS * pace.overhead + pace.seconds_per_flop * flops,
+        "bytes": estimate_memory(shape, recipe, **size).peak_bytes,
+        "store": str(store),
+    }
+
+
+def _draw(document: Any) -> Iterator[RenderableType]:
+    target, peak = document["target"], document["peak"]
+    what = target.get("model") or f"{format_count(target['params'])} parameters"
+    rows = [("peak", format_bytes(peak["bytes"])), ("when", peak["moment"])]
+    rows += [(f"most during {name}", format_bytes(size)) for name, size in document.get("peaks", {}).items()]
+    for name, label in MORE:
+        if document.get(name) is not None:
+            rows.append((label, format_bytes(document[name])))
+    if document["prediction_error"] is not None:
+        rows.append(("closed forms are off by", f"{100 * document['prediction_error']:+.2f} %"))
+    yield table(f"Memory of a training step, {document['method']}: {what}", ["", ""], rows)

@@ -1,0 +1,269 @@
+"""`scalecli probe noise`: the gradient noise scale along a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalecli.cli import options
+from scalecli.cli.probe import options as probe
+from scalecli.cli.probe.dry_run import show_estimate
+from scalecli.cli.probe.measuring import Measurement, Rows
+from scalecli.cli.progress import step_progress
+from scalecli.cli.render import show, span, table
+from scalecli.errors import NotEnoughSignal, ProbeError
+from scalecli.units import format_count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.noise.estimate import NoiseScale
+
+QUANTITY = "gradient noise scale tr(Sigma) / |G|^2 (McCandlish et al. 2018, 1812.06162)"
+NOT_CRITICAL = (
+    "W-NOT-CRITICAL-BATCH",
+    "a noise scale is no critical batch size: under Adam the two have been measured an order of magnitude apart; "
+    "`scalecli probe critical-batch` measures that one",
+)
+
+
+def noise(
+    params: probe.Params,
+    tokens: probe.Tokens,
+    batch_tokens: probe.BatchTokens = None,
+    learning_rate: probe.LearningRate = None,
+    windows: Annotated[
+        int, typer.Option("--windows", min=1, help="Stretches of the training, each with its own estimate.")
+    ] = 4,
+    every: Annotated[int, typer.Option("--every", min=1, help="Measure every so many steps.")] = 1,
+    micro_batches: Annotated[
+        int, typer.Option("--micro-batches", min=2, help="Pieces of a batch whose gradients are compared.")
+    ] = 8,
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="Every weight's own, over the last window.")
+    ] = False,
+    preconditioned: Annotated[
+        bool, typer.Option("--preconditioned", help="Of gradients as Adam scales them.")
+    ] = False,
+    interval: options.Level = 0.9,
+    schedule: probe.Schedule = None,
+    optimizer: probe.OptimizerName = None,
+    parametrization: probe.Parametrization = None,
+    sequence_length: probe.SequenceLength = None,
+    data: probe.Data = None,
+    device: options.Device = "auto",
+    store: options.Store = Path("runs.db"),
+    rows: probe.Rows = None,
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Measure the gradient noise scale along a proxy training, with intervals and the examples they rest on.
+
+    It says where more examples in a batch stop to pay for plain gradient descent near the present weights; it is no
+    critical batch size. A stretch that its examples do not resolve is said to be so.
+
+    Examples:
+
+      scalecli probe noise --params 50k --tokens 1M --batch-tokens 4096
+
+      scalecli probe noise --params 50k --tokens 1M --rows noise.csv && scalecli fit noise.csv --law noise-scale
+    """
+    from scalecli.data.corpus import load_corpus
+    from scalecli.probes.noise import run as probing
+    from scalecli.probes.spec import SweepSpec
+
+    spec = probe.spec_with(SweepSpec(), data, schedule, optimizer, parametrization, sequence_length)
+    corpus = load_corpus(spec.data)
+    batch = batch_tokens or _batch_tokens(tokens, micro_batches * spec.recipe.sequence_length)
+    wished: dict[str, Any] = {
+        "params": params,
+        "tokens": tokens,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    config = probe.proxy_run(spec, corpus, batch_tokens=batch, **wished)
+    settings: dict[str, Any] = {
+        "start": int(preconditioned),
+        "every": every,
+        "micro_batches": micro_batches,
+        "by_layer": by_layer,
+        "preconditioned": preconditioned,
+    }
+    measurement = Measurement("noise", {"run": config.run_id, **settings}, store)
+    if dry_run:
+        done = {config.run_id} if measurement.file.exists() else set[str]()
+        show_estimate([config], store, device, finished=done, as_json=as_json)
+        return
+    with step_progress("steps") as on_step:
+        measured = measurement.rows(
+            lambda: probing.run(
+                config, probing.NoiseProbe(**settings), corpus=corpus, device=device, on_step=on_step
+            )
+        )
+    document = {
+        "schema": "scalecli/probe-noise/1",
+        "quantity": QUANTITY,
+        "unit": "tokens",
+        "preconditioned": preconditioned,
+        "interval": interval,
+        **_estimates(config, measured, windows, by_layer, Bootstrap(interval, seed)),
+        "store": str(store),
+    }
+    if rows is not None:
+        _write_rows(document, rows)
+    show(document, _draw, as_json=as_json)
+
+
+def _batch_tokens(tokens: float, multiple: int) -> float:
+    """The default batch, rounded up to what can be cut into the micro-batches."""
+    from scalecli.probes.ladder import default_batch_tokens
+
+    return math.ceil(default_batch_tokens(tokens) / multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Probability of the intervals, and the seed of what they are resampled with."""
+
+    interval: float
+    seed: int
+
+
+def _estimates(
+    config: ProbeConfig, measured: Rows, windows: int, by_layer: bool, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """One estimate a window, and of the last one an estimate for every weight.
+
+    Raises:
+        NotEnoughSignal: no window is resolved; carries the estimate of the last.
+        ProbeError: the training diverged, or has fewer measured steps than windows.
+    """
+    steps = sorted({row["step"] for row in measured})
+    if any(row["loss"] is None for row in measured):
+        raise ProbeError(
+            "the training diverged: its gradients are no numbers", hint="a smaller --learning-rate"
+        )
+    if len(steps) < 2 * windows:
+        raise ProbeError(
+            f"{len(steps)} measured steps make no {windows} windows of two",
+            hint="train on more --tokens, or give fewer --windows",
+        )
+    edges = [steps[len(steps) * index // windows] for index in range(windows)] + [steps[-1] + 1]
+    stretches = [[row for row in measured if first <= row["step"] < end] for first, end in pairwise(edges)]
+    points = [_point(config, stretch, bootstrap) for stretch in stretches]
+    if not any(point["resolved"] for point in points):
+        _noise_scale(stretches[-1], bootstrap)
+    names = sorted({row["layer"] for row in measured} - {"all"}) if by_layer else []
+    layers = [{"layer": name, **_resolved(config, stretches[-1], bootstrap, name)} for name in names]
+    return {
+        "run_id": config.run_id,
+        "params": config.shape.params,
+        "batch_tokens": config.batch_tokens,
+        "sequence_length": config.sequence_length,
+        "points": points,
+        "layers": layers,
+        "warnings": [{"code": code, "message": message} for code, message in _warnings(points)],
+    }
+
+
+def _point(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap) -> dict[str, Any]:
+    whole = [row for row in stretch if row["layer"] == "all"]
+    return {
+        "first_step": whole[0]["step"],
+        "last_step": whole[-1]["step"],
+        "tokens": fmean(row["tokens"] for row in whole),
+        "loss": fmean(row["loss"] for row in whole),
+        **_resolved(config, whole, bootstrap),
+    }
+
+
+def _resolved(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, layer: str = "all") -> dict[str, Any]:
+    """The estimate in tokens with its interval and what it rests on; without an interval where nothing is resolved."""
+    measured = [row for row in stretch if row["layer"] == layer]
+    rests_on = {"examples": sum(row["big_examples"] for row in measured), "steps": len(measured)}
+    length = config.sequence_length
+    try:
+        found = _noise_scale(measured, bootstrap, layer)
+    except NotEnoughSignal as error:
+        return {
+            "noise_scale_tokens": {"value": None, "low": None, "high": None},
+            "resolved": False,
+            "unresolved_estimate_tokens": error.estimate * length if math.isfinite(error.estimate) else None,
+            **rests_on,
+        }
+    value, low, high = found.tokens(length)
+    return {
+        "noise_scale_tokens": {"value": value, "low": low, "high": high},
+        "resolved": True,
+        "signal": found.signal,
+        "noise": found.noise,
+        **rests_on,
+    }
+
+
+def _noise_scale(stretch: Rows, bootstrap: Bootstrap, layer: str = "all") -> NoiseScale:
+    from scalecli.probes.noise.estimate import noise_scale
+    from scalecli.probes.noise.run import norms_of
+
+    return noise_scale(norms_of(stretch, layer), interval=bootstrap.interval, seed=bootstrap.seed)
+
+
+def _warnings(points: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    yield NOT_CRITICAL
+    for point in points:
+        if not point["resolved"]:
+            yield (
+                "W-NOT-RESOLVED",
+                f"steps {point['first_step']} to {point['last_step']}: {point['examples']} sequences do not "
+                "resolve the gradient; fewer --windows, larger batches or more --tokens",
+            )
+
+
+def _write_rows(document: dict[str, Any], path: Path) -> None:
+    """One row a resolved window: a run table with noise_scale_tokens over loss."""
+    import pandas as pd
+
+    from scalecli.data.formats import write_runs
+
+    common = {name: document[name] for name in ("params", "batch_tokens", "sequence_length")}
+    rows = [
+        {
+            **common,
+            "steps": point["last_step"] + 1,
+            "tokens": point["tokens"],
+            "loss": point["loss"],
+            "noise_scale_tokens": point["noise_scale_tokens"]["value"],
+        }
+        for point in document["points"]
+        if point["resolved"]
+    ]
+    write_runs(pd.DataFrame(rows), path)
+
+
+def _draw(document: Any) -> Iterator[RenderableType]:
+    seen = " as Adam scales it" if document["preconditioned"] else ""
+    level = f"{100 * document['interval']:g} % interval"
+    title = f"Gradient noise scale{seen} [tokens], {level}"
+    heads = ["steps", "loss", "noise scale [tokens]", "sequences it rests on"]
+    yield table(title, heads, (_line(point) for point in document["points"]))
+    if document["layers"]:
+        heads = ["weight", "noise scale [tokens]", "sequences it rests on"]
+        layers = ((layer["layer"], _shown(layer), layer["examples"]) for layer in document["layers"])
+        yield table("By weight, over the last window", heads, layers)
+
+
+def _line(point: dict[str, Any]) -> tuple[object, ...]:
+    return f"{point['first_step']}–{point['last_step']}", point["loss"], _shown(point), point["examples"]
+
+
+def _shown(estimate: dict[str, Any]) -> str:
+    return span(estimate["noise_scale_tokens"], format_count) if estimate["resolved"] else "not resolved"

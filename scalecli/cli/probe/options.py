@@ -1,0 +1,124 @@
+"""Options that several probes share, and the runs that they name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from scalecli.cli import options
+from scalecli.units import parse_count, parse_duration
+
+if TYPE_CHECKING:
+    from scalecli.data.corpus import Corpus
+    from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.spec import SweepSpec
+
+Params = Annotated[
+    float,
+    typer.Option(
+        "--params", parser=options.quantity(parse_count), metavar="N", help="Model size, e.g. 100k."
+    ),
+]
+Tokens = Annotated[
+    float,
+    typer.Option("--tokens", parser=options.quantity(parse_count), metavar="D", help="Training tokens."),
+]
+BatchTokens = Annotated[
+    float | None,
+    typer.Option(
+        "--batch-tokens",
+        parser=options.quantity(parse_count),
+        metavar="B",
+        help="Tokens a step. [by rule, for the tokens]",
+    ),
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", min=1e-12, help="Peak learning rate. [by rule]")
+]
+BatchList = Annotated[
+    list[str] | None, typer.Option("--batch-tokens", metavar="B,...", help="Batches to train at. [by rule]")
+]
+RateList = Annotated[
+    list[str] | None, typer.Option("--learning-rate", metavar="LR,...", help="Peak rates. [three, by rule]")
+]
+Schedule = Annotated[
+    str | None, typer.Option("--schedule", metavar="cooldown|linear|cosine|wsd|constant", help="[cooldown]")
+]
+Parametrization = Annotated[
+    str | None, typer.Option("--parametrization", metavar="standard|mup", help="[standard]")
+]
+OptimizerName = Annotated[
+    str | None, typer.Option("--optimizer", metavar="adamw|sgd|muon|adafactor", help="[adamw]")
+]
+SequenceLength = Annotated[
+    int | None, typer.Option("--sequence-length", min=2, help="Tokens in one sequence. [128]")
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Training text: builtin:python, a file or a folder. [builtin:python]"),
+]
+Slots = Annotated[
+    int | None, typer.Option("--slots", min=1, help="Probes at a time. [one a core, or one a GPU]")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        parser=options.quantity(parse_duration),
+        metavar="DURATION",
+        help="Longest time of one probe.",
+    ),
+]
+Rows = Annotated[
+    Path | None, typer.Option("--rows", help="Also write the measured points as a run table, for `fit`.")
+]
+
+
+def spec_with(
+    spec: SweepSpec,
+    data: str | None,
+    schedule: str | None,
+    optimizer: str | None,
+    parametrization: str | None,
+    sequence_length: int | None,
+) -> SweepSpec:
+    """The specification with the options that were given."""
+    given: dict[str, Any] = {
+        "schedule": schedule,
+        "parametrization": parametrization,
+        "sequence_length": sequence_length,
+    }
+    recipe = replace(spec.recipe, **{name: value for name, value in given.items() if value is not None})
+    if optimizer is not None:
+        recipe = replace(recipe, optimizer=replace(recipe.optimizer, name=cast(Any, optimizer)))
+    return replace(spec, recipe=recipe, data=data or spec.data)
+
+
+def proxy_run(
+    spec: SweepSpec,
+    corpus: Corpus,
+    *,
+    params: float,
+    tokens: float,
+    batch_tokens: float | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> ProbeConfig:
+    """One training of a proxy; batch and rate are those that the default grid is centred on, where not given."""
+    from scalecli.probes.family import proxy_shape
+    from scalecli.probes.ladder import default_batch_tokens, default_learning_rate
+
+    shape = proxy_shape(params, vocab=corpus.vocab)
+    batch = batch_tokens or default_batch_tokens(tokens)
+    return spec.recipe.config(
+        shape,
+        corpus,
+        spec.data,
+        tokens=tokens,
+        batch_tokens=batch,
+        learning_rate=learning_rate or default_learning_rate(shape.params, batch),
+        seed=seed,
+    )
