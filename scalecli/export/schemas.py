@@ -281,6 +281,129 @@ class SweepEstimateDocument(_Open):
     bytes: int
 
 
+class _Placed(_Open):
+    """An estimate with what it rests on; null where its examples do not resolve it."""
+
+    noise_scale_tokens: _Span
+    resolved: bool
+    examples: int = Field(description="sequences")
+    steps: int
+
+
+class _NoisePoint(_Placed):
+    first_step: int
+    last_step: int
+    tokens: float
+    loss: float
+
+
+class ProbeNoiseDocument(_Open):
+    """`probe noise --json`: along a training; a noise scale is no critical batch size."""
+
+    schema_name: Literal["scalecli/probe-noise/1"] = Field(alias="schema")
+    quantity: str
+    unit: Literal["tokens"]
+    interval: float
+    preconditioned: bool
+    points: list[_NoisePoint]
+    layers: list[_Placed]
+    warnings: list[Warning]
+
+
+class _ProbedCritical(_CriticalFigure):
+    at: str
+
+
+class ProbeCriticalBatchDocument(_Open):
+    """`probe critical-batch --json`: figures with their definitions, and the rows that they were made of."""
+
+    schema_name: Literal["scalecli/probe-critical-batch/1"] = Field(alias="schema")
+    method: Literal["steps to a target", "branches"]
+    critical: list[_ProbedCritical]
+    unidentified: list[_CriticalTarget]
+    rows: list[dict[str, Any]]
+    warnings: list[Warning]
+
+
+class ProbeLearningRateDocument(_Open):
+    """`probe lr --json`: `low` and `high` are ends of the range that is as good, not of an interval."""
+
+    schema_name: Literal["scalecli/probe-lr/1"] = Field(alias="schema")
+    learning_rate: _Span
+    meaning: str
+    loss: float
+    tolerance: float
+    seed_std: float | None
+    largest_stable: float
+    smallest_diverged: float | None
+    runs: list[dict[str, Any]]
+
+
+class _Trial(_Open):
+    micro_batch_sequences: int
+    fits: bool
+    predicted_bytes: int
+    peak_bytes: int | None
+    prediction_error: float | None = Field(description="predicted over measured bytes, less 1")
+    tokens_per_second: float | None
+    mfu: float | None
+
+
+class _Limits(_Open):
+    fits: int | None = Field(description="null when the largest that was tried fits")
+    flat_from: int
+    wasted_above: int | None
+    best: int
+
+
+class ProbeThroughputDocument(_Open):
+    """`probe throughput --json`; micro-batches in sequences."""
+
+    schema_name: Literal["scalecli/probe-throughput/1"] = Field(alias="schema")
+    device: str
+    sequence_length: int
+    limit_bytes: int | None
+    limits: _Limits
+    trials: list[_Trial]
+
+
+class _Peak(_Open):
+    bytes: int
+    moment: str | None
+
+
+class ProbeMemoryDocument(_Open):
+    """`probe memory --json`: measured in a process of its own, or traced; the closed forms beside it."""
+
+    schema_name: Literal["scalecli/probe-memory/1"] = Field(alias="schema")
+    method: Literal["measured", "traced"]
+    target: dict[str, Any]
+    peak: _Peak
+    saved_for_backward_bytes: int | None
+    predicted_bytes: int | None
+    prediction_error: float | None = Field(description="predicted over measured bytes, less 1")
+
+
+class _WidthSlope(_Open):
+    name: str
+    part: Literal["activation", "update"]
+    slope: float
+    flat: bool
+
+
+class ProbeCoordinatesDocument(_Open):
+    """`probe coordinates --json`: sizes go as width^slope; `transfers` when every slope is within the tolerance."""
+
+    schema_name: Literal["scalecli/probe-coordinates/1"] = Field(alias="schema")
+    parametrization: str
+    widths: list[int]
+    steps: int
+    transfers: bool
+    verdict: str
+    tolerance: float
+    slopes: list[_WidthSlope]
+
+
 class MemoryDocument(MemoryPart):
     """`memory --json`."""
 
@@ -389,6 +512,12 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,
+    "probe-coordinates": ProbeCoordinatesDocument,
+    "probe-critical-batch": ProbeCriticalBatchDocument,
+    "probe-lr": ProbeLearningRateDocument,
+    "probe-memory": ProbeMemoryDocument,
+    "probe-noise": ProbeNoiseDocument,
+    "probe-throughput": ProbeThroughputDocument,
     "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,
     "runs": RunsDocument,

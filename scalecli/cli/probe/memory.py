@@ -215,7 +215,9 @@ def _estimate(shape: ModelShape, recipe: Recipe, size: Size, device: str, store:
 def _draw(document: Any) -> Iterator[RenderableType]:
     target, peak = document["target"], document["peak"]
     what = target.get("model") or f"{format_count(target['params'])} parameters"
-    rows = [("peak", format_bytes(peak["bytes"])), ("when", peak["moment"])]
+    rows = [("peak", format_bytes(peak["bytes"]))]
+    if peak["moment"] is not None:
+        rows.append(("highest at", peak["moment"]))
     rows += [(f"most during {name}", format_bytes(size)) for name, size in document.get("peaks", {}).items()]
     for name, label in MORE:
         if document.get(name) is not None:
