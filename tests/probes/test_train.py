@@ -189,6 +189,21 @@ def test_a_diverged_copy_leaves_its_neighbours_alone(config: ProbeConfig, corpus
     assert rows[tame.run_id]["loss"] == pytest.approx(result(tame, corpus)["loss"], rel=1e-4)
 
 
+def test_what_happens_in_the_tail_of_one_branch_is_not_held_against_the_next(
+    config: ProbeConfig, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = (replace(config, steps=steps) for steps in (20, 40))
+    advance = Trainer.advance
+
+    def spiking(trainer: Trainer, rate_factor: float) -> torch.Tensor:
+        losses = advance(trainer, rate_factor)
+        return losses + torch.inf if trainer.step == 20 and rate_factor < 1 else losses
+
+    monkeypatch.setattr(Trainer, "advance", spiking)
+    rows = list(train_together([short, long], corpus=corpus, device="cpu"))
+    assert [row["status"] for row in rows] == ["diverged", "ok"]
+
+
 def test_divergence_is_a_status_with_a_reason(config: ProbeConfig, corpus: Corpus) -> None:
     sgd = Optimizer(name="sgd", weight_decay=0.0)
     row = result(replace(config, optimizer=sgd, learning_rate=1e20, grad_clip=0.0), corpus)

@@ -134,11 +134,12 @@ class _Session:
             self.trainer.step, min(configs[0].schedule.branch_step(configs[0].steps), configs[0].steps)
         )
         yield from self._until(branch, configs)
-        trunk = None if last or branch == configs[0].steps else self.trainer.state()
+        trunk = None if last or branch == configs[0].steps else (self.trainer.state(), list(self.failures))
         yield from self._until(configs[0].steps, configs)
         yield from self._results(configs)
         if trunk is not None:
-            self.trainer.restore(trunk)
+            state, self.failures = trunk
+            self.trainer.restore(state)
 
     def _until(self, step: int, configs: Sequence[ProbeConfig]) -> Iterator[Row]:
         schedule, steps, every = configs[0].schedule, configs[0].steps, configs[0].evaluation.every
@@ -163,19 +164,21 @@ class _Session:
         """Reads the window's losses and marks copies that are beyond hope."""
         self.last_losses = torch.stack(self.window).mean(dim=0).tolist()
         self.window.clear()
-        guessing = math.log(configs[0].shape.vocab)
         for copy, loss in enumerate(self.last_losses):
-            if not math.isfinite(loss):
-                self.failures[copy] = (
-                    self.failures[copy] or f"training loss is {loss} at step {self.trainer.step}"
-                )
-            elif loss > guessing + HOPELESS_NATS:
-                self.failures[copy] = self.failures[copy] or (
-                    f"training loss {loss:.2f} at step {self.trainer.step} is far above guessing"
-                )
+            self.failures[copy] = self.failures[copy] or self._failure(loss, math.log(configs[0].shape.vocab))
         if self.on_step:
             first = configs[0]
             self.on_step(StepReport(first.run_id, self.trainer.step, first.steps, self.last_losses[0]))
+
+    def _failure(self, loss: float, guessing: float) -> str:
+        """Why a training loss is beyond hope; empty when it is not."""
+        if not math.isfinite(loss):
+            return f"training loss is {loss} at step {self.trainer.step}"
+        if loss > guessing + HOPELESS_NATS:
+            return (
+                f"training loss {loss:.2f} at step {self.trainer.step} is far above guessing ({guessing:.2f})"
+            )
+        return ""
 
     def _results(self, configs: Sequence[ProbeConfig]) -> Iterator[Row]:
         losses = self.trainer.evaluate()
