@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
-from scalecli.errors import DataError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
@@ -80,7 +79,6 @@ def train_together(
     runs that differ in length branch from one trunk, where the shorter one's schedule bends.
     """
     place = resolve_device(device)
-    _check_corpus(configs[0], corpus)
     with cpu_settings(threads):
         yield from _Session(configs, corpus, place, micro_batch_sequences, on_step).run()
 
@@ -198,16 +196,4 @@ class _Session:
             device=self.device,
             seconds_per_step=self.watch.seconds / self.steps_timed if self.steps_timed else None,
             copies=len(self.by_length[0]),
-        )
-
-
-def _check_corpus(config: ProbeConfig, corpus: Corpus) -> None:
-    if config.data_sha256 != corpus.sha256:
-        raise DataError(
-            f"the corpus {corpus.name} has SHA-256 {corpus.sha256[:8]}, the run wants {config.data_sha256[:8]}",
-            hint="give the corpus the run was made for, or make the run anew",
-        )
-    if config.shape.vocab < corpus.vocab:
-        raise DataError(
-            f"the corpus has ids up to {corpus.vocab - 1}, the model a vocabulary of {config.shape.vocab}"
         )

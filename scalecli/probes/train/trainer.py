@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
-from scalecli.errors import ProbeError
+from scalecli.errors import DataError, ProbeError
 from scalecli.probes.batches import Batches, held_out
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.decoder import Decoder, Experts, initialise
@@ -48,6 +48,7 @@ class Trainer:
         device: torch.device,
         micro_batch_sequences: int | None = None,
     ) -> None:
+        _check_corpus(configs[0], corpus)
         self.config = configs[0]
         self.device = device
         self.step = 0
@@ -180,3 +181,15 @@ def _batches(config: ProbeConfig, corpus: Corpus, device: torch.device) -> Batch
         seed=config.seed,
         device=device,
     )
+
+
+def _check_corpus(config: ProbeConfig, corpus: Corpus) -> None:
+    if config.data_sha256 != corpus.sha256:
+        raise DataError(
+            f"the corpus {corpus.name} has SHA-256 {corpus.sha256[:8]}, the run wants {config.data_sha256[:8]}",
+            hint="give the corpus the run was made for, or make the run anew",
+        )
+    if config.shape.vocab < corpus.vocab:
+        raise DataError(
+            f"the corpus has ids up to {corpus.vocab - 1}, the model a vocabulary of {config.shape.vocab}"
+        )
