@@ -18,10 +18,15 @@ def published_inputs(record: PublishedLaw) -> tuple[str, ...]:
 
 
 def published_value(record: PublishedLaw, columns: Mapping[str, float]) -> float | None:
-    """The record's output in its unit; None where the target lacks one of its inputs (a predicted loss, say)."""
+    """The record's output in its unit; None where the target lacks one of its inputs (a predicted loss, say).
+
+    None as well where the rule is no longer positive: Kaplan's learning rate ends at 12B parameters.
+    """
     if any(name not in columns for name in published_inputs(record)):
         return None
     if record.law in FORMS:
-        return record.predict(columns)
-    law = law_named(record.law)(**record.values)
-    return float(law.predict({name: np.array([columns[name]]) for name in law.inputs})[0])
+        value = record.predict(columns)
+    else:
+        law = law_named(record.law)(**record.values)
+        value = float(law.predict({name: np.array([columns[name]]) for name in law.inputs})[0])
+    return value if value > 0 else None

@@ -195,7 +195,14 @@ def _both_counts(params: float, wish: Wish, shape: ModelShape) -> tuple[float, f
         return float(shape.params), float(shape.params_non_embedding)
     if wish.params_kind == "non-embedding" and wish.params is not None:
         return params + shape.params - shape.params_non_embedding, params
-    return params, params - (shape.params - shape.params_non_embedding)
+    embedding = shape.params - shape.params_non_embedding
+    if params <= embedding:
+        raise PlanError(
+            f"{params:.3g} parameters are fewer than embedding and head of a vocabulary of {shape.vocab} have, "
+            f"{embedding:.3g}",
+            hint="give a smaller --vocab, or --params-kind non-embedding",
+        )
+    return params, params - embedding
 
 
 def _tokens(

@@ -84,3 +84,9 @@ def fits() -> dict[str, Fit]:
         "critical": known_fit(CriticalBatch(S_min=3000.0, B_crit=5e5), 0.1, {"batch_tokens": (3e4, 8e6)}),
         "noise_scale": known_fit(NoiseScale(B_star=2e6, alpha=0.21), 0.1, {"loss": (2.4, 4.0)}),
     }
+
+
+@pytest.fixture(scope="session")
+def fits_named(fits: dict[str, Fit]) -> Callable[[set[str]], list[Fit]]:
+    """Several of them; a function, because Hypothesis prints its arguments."""
+    return lambda names: [fits[name] for name in sorted(names)]

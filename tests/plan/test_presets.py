@@ -89,3 +89,9 @@ def test_without_a_predicted_loss_a_published_law_stands_in_and_says_so() -> Non
     assert kaplan.batch_tokens == pytest.approx(2.5e6, rel=0.03)
     assert "chinchilla-refit" in kaplan.note
     assert "chinchilla-refit" not in preset(presets_for(target(), 2.53), "Kaplan", "critical").note
+
+
+def test_a_rule_that_turned_negative_has_no_answer() -> None:
+    """Kaplan's rate, 0.003239 - 0.0001395 ln N, crosses zero at 12B parameters."""
+    assert preset(presets_for(target(1e10), 2.0), "Kaplan", "optimum").learning_rate is not None
+    assert preset(presets_for(target(7e10), 1.9), "Kaplan", "optimum").learning_rate is None

@@ -6,6 +6,7 @@ The slope of a rule is trusted further than its prefactor: value' = value rule(t
 from __future__ import annotations
 
 from scalecli.data.catalogue import PublishedLaw, published_laws
+from scalecli.plan.published import published_value
 from scalecli.plan.rules.moved import Moved
 from scalecli.plan.rules.setting import Setting, scale_columns
 
@@ -21,10 +22,11 @@ def scale_by_published(setting: Setting, params: float, tokens: float, quantity:
 
 def _moved(record: PublishedLaw, setting: Setting, params: float, tokens: float) -> Moved:
     before, after = scale_columns(setting.params, setting.tokens), scale_columns(params, tokens)
+    here, there = published_value(record, before), published_value(record, after)
     left = [place for place, at in (("setting", before), ("target", after)) if not record.covers(at)]
     return Moved(
         quantity=record.output,
-        value=getattr(setting, record.output) * record.predict(after) / record.predict(before),
+        value=None if here is None or there is None else getattr(setting, record.output) * there / here,
         rule=f"{record.preset}: {_slopes(record)}",
         source=record.source,
         range=record.validity,
