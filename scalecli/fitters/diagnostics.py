@@ -111,12 +111,11 @@ class Watch:
     def notices(self, checks: list[Check]) -> Iterator[Notice]:
         """A warning for the first check that moves the headline out of its interval."""
         for check in checks:
-            if not self.low <= check.headline <= self.high:
+            if check.headline < self.low or check.headline > self.high:
                 yield Notice(
                     "W-FRAGILE",
                     f"{_PHRASES[check.key].format(check.changed)}, {self.name} is {check.headline:.3g}, "
-                    "outside its "
-                    f"interval {self.low:.3g} to {self.high:.3g}",
+                    f"outside its interval {self.low:.3g} to {self.high:.3g}",
                 )
                 return
 

@@ -286,18 +286,15 @@ def check_options(law: type[Any], options: FitOptions) -> None:
     if not (options.delta > 0 and 0 < options.interval < 1 and options.draws >= 0):
         raise DataError(
             f"delta {options.delta:g} must be positive, the interval {options.interval:g} between 0 and 1, "
-            "and the "
-            f"number of draws {options.draws} not negative"
+            f"and the number of draws {options.draws} not negative"
         )
     params = parameters(law)
     for name, value in options.pins.items():
         if name not in params or isinstance(law, EstimatedLaw):
             raise DataError(f"{law.name} has no parameter {name!r} to pin; it searches {', '.join(params)}")
-        if not params[name].low <= value <= params[name].high:
-            raise DataError(
-                f"{name} cannot be pinned at {value:g}: it lies in [{params[name].low:g}, "
-                f"{params[name].high:g}]"
-            )
+        low, high = params[name].low, params[name].high
+        if not low <= value <= high:
+            raise DataError(f"{name} cannot be pinned at {value:g}: it lies in [{low:g}, {high:g}]")
 
 
 def _objective(fitted: Estimate) -> dict[str, Any]:

@@ -133,15 +133,18 @@ def _few_levels(law: type[Any], x: Columns) -> Iterator[Notice]:
         needed = FEW_LEVELS if floor else 2
         if isinstance(law, PowerSum) and name in _powered(law) and found < needed:
             raise NotIdentified(
-                f"{name} takes {found} value{'s' if found > 1 else ''} in the runs; {law.name} needs at "
-                f"least {needed} "
-                f"to tell its exponent{' from the floor' if floor else ''}",
+                f"{name} takes {_counted(found)} in the runs; {law.name} needs at least {needed} to tell its "
+                f"exponent{' from the floor' if floor else ''}",
                 hint=f"train proxies at other values of {name}",
             )
         if found <= FEW_LEVELS:
             yield Notice(
-                "W-FEW-LEVELS", f"{name} takes only {found} different values: nothing checks the law's shape"
+                "W-FEW-LEVELS", f"{name} takes only {_counted(found)}: nothing checks the law's shape there"
             )
+
+
+def _counted(found: int) -> str:
+    return f"{found} value" if found == 1 else f"{found} different values"
 
 
 def _tied_columns(law: type[Any], x: Columns, pinned: Collection[str]) -> Iterator[Notice]:

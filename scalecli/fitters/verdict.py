@@ -86,8 +86,7 @@ def search_notices(fitted: Estimate) -> Iterator[Notice]:
         yield Notice(
             "W-ILL-CONDITIONED",
             f"the runs do not tell {' and '.join(weakest)} apart (condition {condition:.1g}): their values "
-            "mean little, "
-            "what they predict near the runs may still be right",
+            "mean little; what they predict near the runs may still be right",
         )
 
 

@@ -61,7 +61,7 @@ def test_a_column_that_hardly_varies_is_named(truth: Chinchilla) -> None:
         fit_law(Chinchilla, x, truth.predict(x), options=QUICK)
 
 
-@pytest.mark.parametrize(("sizes", "message"), [(1, "1 value"), (2, "2 values")])
+@pytest.mark.parametrize(("sizes", "message"), [(1, "1 value"), (2, "2 different values")])
 def test_too_few_levels_of_an_axis(sizes: int, message: str, truth: Chinchilla) -> None:
     x, y = grid(truth, sizes=sizes, lengths=12)
     with pytest.raises(NotIdentified, match=f"params takes {message}"):
