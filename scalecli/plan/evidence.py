@@ -79,6 +79,12 @@ def gather(
     note_noise_scale(fits.noise_scale, critical, target, loss, notes)
     journey = None
     if setting is not None:
+        if setting.batch_tokens < target.sequence_length:
+            notes.warn(
+                "W-BATCH-UNIT",
+                f"the good setting's batch of {setting.batch_tokens:g} tokens is less than one sequence of "
+                f"{target.sequence_length}: a batch in sequences is multiplied by their length first",
+            )
         journey = Journey(
             setting=setting,
             target=target,

@@ -251,6 +251,12 @@ def test_sequences_given_for_tokens_are_caught() -> None:
         planned(batch=BatchWish(tokens=512.0))
 
 
+def test_a_good_setting_in_sequences_is_told() -> None:
+    told = parse_setting({"batch": "256", "lr": "3e-4", "params": "1B", "tokens": "20B"})
+    assert "W-BATCH-UNIT" in codes(planned(setting=told))
+    assert "W-BATCH-UNIT" not in codes(planned(setting=SETTING))
+
+
 def test_too_few_updates_are_a_warning() -> None:
     assert "W-FEW-UPDATES" in codes(planned(batch=BatchWish(tokens=4e8)))
     assert "W-FEW-UPDATES" not in codes(planned(batch=BatchWish(tokens=4e6)))
