@@ -65,6 +65,14 @@ def memory(
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
     search: Annotated[bool, typer.Option("--search", help="Find the fastest layout that fits.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Train three sizes here, and keep what the --accelerator needs beyond tensors.",
+        ),
+    ] = False,
+    device: options.Device = "auto",
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
@@ -75,8 +83,11 @@ def memory(
       scalecli memory --layers 32 --width 4096 --ffn 11008 --heads 32 --vocab 32000 --sequence-length 2048
 
       scalecli memory --params 70B --accelerator h100-80g --count 512 --batch 1024 --search
+
+      scalecli memory --calibrate --accelerator h100-80g --device cuda
     """
     from scalecli.accounting.memory import Layout, Recipe
+    from scalecli.cli.calibrate import calibrate_overhead, draw_calibration
     from scalecli.data.catalogue import accelerator as named
     from scalecli.plan.memory import plan_memory
 
@@ -85,6 +96,10 @@ def memory(
         "logits": logits,
     }  # fmt: skip
     recipe = Recipe(**kinds, lora_rank=lora_rank)
+    if calibrate:
+        found = calibrate_overhead(accelerator, accelerators, device, recipe)
+        show(found, draw_calibration, as_json=as_json, out=out)
+        return
     shape = _model(
         params,
         params_kind,
@@ -102,10 +117,10 @@ def memory(
     ranks = dp if dp is not None else max(1, count // (tp * pp * cp))
     placement: dict[str, Any] = {"sharding": sharding or ("ddp" if ranks > 1 else "none"), "offload": offload}
     layout = Layout(**placement, tp=tp, pp=pp, cp=cp, ep=ep, dp=ranks)
-    device = None if accelerator is None else named(accelerator, accelerators)
+    hardware = None if accelerator is None else named(accelerator, accelerators)
     found = plan_memory(
         shape, sequence_length=sequence_length, batch_sequences=batch, micro_batch_sequences=micro_batch,
-        accelerator=device, count=count, recipe=recipe, layout=None if search else layout, search=search,
+        accelerator=hardware, count=count, recipe=recipe, layout=None if search else layout, search=search,
     )  # fmt: skip
     document = {
         "schema": "scalecli/memory/1",

@@ -413,6 +413,16 @@ class MemoryDocument(MemoryPart):
     target: dict[str, Any]
 
 
+class MemoryCalibrationDocument(_Open):
+    """`memory --calibrate --json`: the overhead beyond tensors, and the steps that it rests on [bytes]."""
+
+    schema_name: Literal["scalecli/memory-calibration/1"] = Field(alias="schema")
+    accelerator: str
+    overhead: dict[str, Any]
+    comparisons: list[dict[str, Any]]
+    record: str
+
+
 class RunsDocument(_Open):
     """`runs list --json`."""
 
@@ -509,6 +519,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "law": LawDocument,
     "laws": LawsDocument,
     "memory": MemoryDocument,
+    "memory-calibration": MemoryCalibrationDocument,
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,

@@ -54,7 +54,7 @@ def kept(kind: str, path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[d
     with Store.open(path) as store:
         file = store.attempts / f"{kind}-{time.time_ns()}.jsonl"
         try:
-            yield from _written(file, rows)
+            yield from _written(file, ({"kind": kind, **row} for row in rows))
         finally:
             if file.exists():
                 store.ingest(file)

@@ -137,7 +137,6 @@ def _measured(
     found = measure_training(shape, recipe, **size, device=device, timeout_seconds=timeout or LONGEST_SECONDS)
     target = _target(shape, recipe, size)
     row = {
-        "kind": "memory",
         "run_id": f"memory-{hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]}",
         "predicted_bytes": predicted,
         **asdict(found),
