@@ -41,6 +41,9 @@ EXCESSES = (0.001, 0.005)
 OUTLYING = 5.0
 """Groups further above the law than this many robust standard deviations are flagged as under-tuned."""
 
+UNDER_TUNED = 0.01
+"""And only when they lie at least 1 % above: less costs nobody a decision."""
+
 FEWEST_GROUPS = 5
 """With fewer groups nothing says which of them is odd."""
 
@@ -114,7 +117,7 @@ class Watch:
             if check.headline < self.low or check.headline > self.high:
                 yield Notice(
                     "W-FRAGILE",
-                    f"{_PHRASES[check.key].format(check.changed)}, {self.name} is {check.headline:.3g}, "
+                    f"{_phrase(check)}, {self.name} is {check.headline:.3g}, "
                     f"outside its interval {self.low:.3g} to {self.high:.3g}",
                 )
                 return
@@ -131,12 +134,19 @@ class Watch:
         ]
 
 
-_PHRASES = {
-    "dropped": "without the {} largest values",
-    "delta": "with Huber delta {}",
-    "group": "without the group {}",
-    "row": "without row {}",
-}
+def _phrase(check: Check) -> str:
+    """What was changed, as a sentence begins."""
+    match check.key:
+        case "dropped":
+            return (
+                "without the largest value"
+                if check.changed == 1
+                else f"without the {check.changed} largest values"
+            )
+        case "delta":
+            return "by least squares" if check.changed is None else f"with Huber delta {check.changed:g}"
+        case _:
+            return f"without {check.key} {check.changed}"
 
 
 def diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, Any], list[Notice]]:
@@ -264,7 +274,8 @@ def under_tuned(fitted: Estimate) -> list[dict[str, Any]]:
     means = np.bincount(clusters.label, fitted.residuals()) / np.bincount(clusters.label)
     centre = float(np.median(means))
     spread = 1.4826 * float(np.median(np.abs(means - centre)))
-    odd = [which for which in np.argsort(-means)[:SHOWN] if means[which] - centre > OUTLYING * spread > 0]
+    least = max(OUTLYING * spread, UNDER_TUNED)
+    odd = [which for which in np.argsort(-means)[:SHOWN] if means[which] - centre > least]
     return [{"group": clusters.names[which], "excess": float(np.expm1(means[which]))} for which in odd]
 
 

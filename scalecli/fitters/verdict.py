@@ -22,8 +22,11 @@ ILL_CONDITIONED = 1e8
 """Condition number of the Jacobian with columns of length 1 beyond which parameters are not told apart."""
 
 OPEN_FACTOR = 100.0
-"""A scale whose interval spans more than this factor is left open, and so is another parameter whose interval is
-wider than its value."""
+"""A scale whose interval spans more than this factor is left open, and so is another parameter whose interval
+is wider than its value."""
+
+FEWEST_MISSED = 3
+"""Fewer held-out runs outside their intervals than this are no evidence."""
 
 SHORT_COVERAGE = 0.2
 """How far below its level an interval's measured coverage may lie before it is a warning."""
@@ -128,12 +131,18 @@ def interval_notices(
             "W-NOT-CALIBRATED",
             "too few runs to hold the largest out: the intervals' coverage beyond the runs is not known",
         )
-    elif validation is not None and validation.coverage < level - SHORT_COVERAGE:
+    elif validation is not None and _short(validation, level):
         yield Notice(
             "W-COVERAGE",
             f"fitted to the smaller runs, {level:.0%} intervals contained {validation.coverage:.0%} of the "
             f"{validation.heldout_rows} larger ones: the law bends where it was not fitted",
         )
+
+
+def _short(validation: Validation, level: float) -> bool:
+    """Whether the coverage is too low for chance: by `SHORT_COVERAGE`, and by more runs than a few."""
+    missed = round((1 - validation.coverage) * validation.heldout_rows)
+    return validation.coverage < level - SHORT_COVERAGE and missed >= FEWEST_MISSED
 
 
 def _conditioning(fitted: Estimate) -> tuple[float, list[str]]:
