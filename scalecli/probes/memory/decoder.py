@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -87,8 +88,9 @@ class Attention(nn.Module):
         packed = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
         self.packed = Projection(shape.width, packed, recipe, adapted=True)
         self.out = Projection(shape.width, shape.width, recipe, adapted=True)
-        self.query_norm = Norm(shape.head_dim, shape, recipe) if shape.qk_norm else None
-        self.key_norm = Norm(shape.head_dim, shape, recipe) if shape.qk_norm else None
+        rms = replace(shape, norm="rms")  # whatever norms the stream has
+        self.query_norm = Norm(shape.head_dim, rms, recipe) if shape.qk_norm else None
+        self.key_norm = Norm(shape.head_dim, rms, recipe) if shape.qk_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         packed = self.packed(x)

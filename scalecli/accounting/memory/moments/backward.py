@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalecli.accounting.memory import saved, weights
-from scalecli.accounting.memory.operations import highest, layer_backward, norm_backward
+from scalecli.accounting.memory.operations import Level, highest, layer_backward, norm_backward
 from scalecli.accounting.memory.rank import Rank
+from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.memory.state import Bytes, State
 
 
@@ -48,6 +49,7 @@ def _layer_backward(state: State, below: int) -> Bytes:
         layer_backward(part, recipe, input_needs_gradient=needs),
         accumulating=state.keeps_whole_gradients(),
     )
+    top = max(top, _end_of_recomputation(part, recipe), key=lambda level: level.total)
     casts = state.own_casts() - (state.frozen_casts() if below == 0 else 0)
     gradient = state.rank.stream_tokens * state.rank.width * recipe.stream_bytes
     return state.static() | {
@@ -60,6 +62,16 @@ def _layer_backward(state: State, below: int) -> Bytes:
         + state.waiting_head_gradient()
         + weights.dequantised_bytes(state.rank, recipe),
     }
+
+
+def _end_of_recomputation(part: Rank, recipe: Recipe) -> Level:
+    """What a recomputed layer holds beyond what it saves: the normed stream that autocast has cast, and the last
+    branch before and after dropout."""
+    if recipe.recompute == "none":
+        return Level()
+    values = part.stream_tokens * part.width
+    normed = values * recipe.stream_bytes if recipe.stream_bytes != recipe.compute_bytes else 0
+    return Level(working=normed + (2 * values * recipe.compute_bytes if recipe.dropout else 0))
 
 
 def _sequence_chunk(state: State) -> Rank:
