@@ -73,6 +73,11 @@ def chinchilla(random: np.random.Generator) -> Chinchilla:
     )
 
 
+def additive(law: Chinchilla, random: np.random.Generator) -> Surface:
+    """The law itself."""
+    return lambda params, tokens: law.predict({"params": params, "tokens": tokens})
+
+
 def bending(law: Chinchilla, random: np.random.Generator) -> Surface:
     """Both exponents lose 2 to 8 % of themselves with every decade."""
     loss = random.uniform(0.02, 0.08)
@@ -123,13 +128,12 @@ def worlds(count: int, seed: int) -> Iterator[tuple[World, np.random.Generator]]
         family = families[i % len(families)]
         law = chinchilla(random)
         inside = family == "chinchilla"
-        surface: Surface = lambda n, d, law=law: law.predict({"params": n, "tokens": d})  # type: ignore[misc]
         params, tokens, group = ladder(random)
         yield (
             World(
                 family,
                 law if inside else None,
-                surface if inside else OUTSIDE[family](law, random),
+                additive(law, random) if inside else OUTSIDE[family](law, random),
                 params,
                 tokens,
                 group,
@@ -162,7 +166,8 @@ def score(world: World, fit: Fit, random: np.random.Generator) -> dict[str, floa
     if world.truth is not None:
         for name in names(Chinchilla):
             interval = fit.query(lambda law, name=name: getattr(law, name))  # type: ignore[misc]
-            assert interval.low is not None and interval.high is not None
+            assert interval.low is not None
+            assert interval.high is not None
             found[name] = float(interval.low <= getattr(world.truth, name) <= interval.high)
     for factor in FACTORS:
         flops = factor * float(np.max(6 * world.params * world.tokens))
