@@ -97,8 +97,8 @@ def memory(
     }  # fmt: skip
     recipe = Recipe(**kinds, lora_rank=lora_rank)
     if calibrate:
-        found = calibrate_overhead(accelerator, accelerators, device, recipe)
-        show(found, draw_calibration, as_json=as_json, out=out)
+        overhead = calibrate_overhead(accelerator, accelerators, device, recipe)
+        show(overhead, draw_calibration, as_json=as_json, out=out)
         return
     shape = _model(
         params,
