@@ -12,7 +12,7 @@ from scalecli.fitters.landscape.descent import ROUGHLY, Prior, Problem, minimise
 from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.landscape.regression import scale
 from scalecli.fitters.landscape.settings import Settings
-from scalecli.fitters.law import Array, names, with_values
+from scalecli.fitters.law import Array, names, values, with_values
 
 FIRST_NOISE = 5e-3
 """Standard deviation of residuals assumed before the first fit has told it [nats/token]."""
@@ -74,6 +74,13 @@ def refit(
     start = np.tile(point.theta, (len(weights), 1))
     theta, cost = minimise(problem, settings.loss, start, weights * _row_weights(settings), ROUGHLY)
     return FittedForm(with_values(form, theta), theta, cost, point.noise)
+
+
+def cost_of(form: Form, settings: Settings, grid: Grid, noise: float) -> float:
+    """The objective at this form (one draw), with each setting's best floor."""
+    theta = values(form)
+    problem = _problem(type(form), settings, grid, frozenset(names(type(form))), noise)
+    return float(minimise(problem, settings.loss, theta, _row_weights(settings)[None])[1][0])
 
 
 def _row_weights(settings: Settings) -> Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.fitters.landscape.basin import Basin
 from scalecli.fitters.landscape.exponentials import Exponentials, around
-from scalecli.fitters.landscape.form import FittedForm, fit_form, refit
+from scalecli.fitters.landscape.form import FittedForm, cost_of, fit_form, refit
 from scalecli.fitters.landscape.grid import OFF, Grid, Optimum, place
 from scalecli.fitters.landscape.power import fit_power_law
 from scalecli.fitters.landscape.settings import Settings
@@ -116,6 +116,20 @@ def fit_basin(settings: Settings, grid: Grid, recipe: Recipe) -> FittedForm[Basi
     leans = (0.0,) if "asymmetry" in recipe.held else (0.0, 1.0)
     starts = np.concatenate([values(_first_guess(settings, grid, recipe, lean)) for lean in leans])
     return fit_form(Basin, settings, grid, starts, _held_basin(recipe))
+
+
+def evidence(settings: Settings, fitted: JointFit) -> float:
+    """What the basin explains beyond a flat floor in each setting, in log likelihood for each of its parameters.
+
+    Around one or below, the runs show no basin. The residuals are scaled up for the parameters that made them small.
+    """
+    names = {field.name for field in fields(Basin)}
+    flat = dict.fromkeys(names, np.zeros((1, 1))) | dict.fromkeys(("steep", "deep"), np.full((1, 1), OFF))
+    floor = cost_of(Basin(**flat), settings, fitted.grid, fitted.basin.noise)
+    free = len(names - _held_basin(fitted.recipe))
+    runs = int(np.count_nonzero(settings.weights()))
+    spare = max(runs - free - settings.count, 1)
+    return float(floor - fitted.basin.cost[0]) * spare / runs / free
 
 
 def fit_variant(settings: Settings, grid: Grid, recipe: Recipe, start: Basin) -> FittedForm[Basin]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from scalecli.errors import NoOptimum
+from scalecli.errors import NoOptimum, NotIdentified
 from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.landscape.holdout import Split, splits
 from scalecli.fitters.landscape.joint import (
     JointFit,
     Recipe,
+    evidence,
     fit_basin,
     fit_joint,
     fit_variant,
@@ -99,6 +100,12 @@ def fit_point(settings: Settings) -> JointFit:
     """Both forms by the best recipe; without the batch where its optimum lies outside every setting's batches."""
     recipe = choose_recipe(settings)
     fitted = fit_joint(settings, recipe)
+    if evidence(settings, fitted) < 1:
+        raise NotIdentified(
+            f"in {settings.loss.size} runs the loss does not depend on learning rate and batch by more than its noise "
+            f"({fitted.basin.noise:.2g} nats/token)",
+            hint="spread the learning rates wider (a factor of 2 between neighbours), or train more seeds",
+        )
     rate_inside, batch_inside = inside_grid(fitted.optimum(), fitted.grid, settings)
     if recipe.batch and not batch_inside.any():
         recipe = replace(recipe, batch=False)

@@ -14,6 +14,9 @@ from scalecli.fitters.law import Array
 MARGIN = 0.5
 """A vertex further outside the tried range than this is not located [grid steps]."""
 
+FLATTEST = 1e-6
+"""A smaller curvature is rounding: a factor of 100 in the rate would cost less than 1e-5 [nats/token]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vertices:
@@ -89,7 +92,9 @@ def _parabola(rate: Array, batch: Array, loss: Array, weights: Array) -> tuple[A
 
 def _has_minimum(curvature: Array) -> NDArray[np.bool_]:
     rate, cross, batch = curvature.T
-    curved: NDArray[np.bool_] = (rate > 0) & ((rate * batch > cross**2) | ((cross == 0) & (batch == 0)))
+    curved: NDArray[np.bool_] = (rate > FLATTEST) & (
+        (rate * batch > cross**2) | ((cross == 0) & (batch == 0))
+    )
     return curved
 
 

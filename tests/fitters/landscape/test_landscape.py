@@ -187,3 +187,10 @@ def test_excess_in_compute():
     reducible = float(law.predict({"params": np.array([1e9]), "tokens": np.array([2e10])})[0]) - 1.7
     # reducible loss falls as C^-0.17, so that 1 % of it is worth 1/17 of a log
     assert excess_compute(0.01 * reducible, law, 1e9, 2e10) == pytest.approx(1 / 17, rel=1e-4)
+
+
+def test_noise_alone_is_no_landscape(grid, basin):
+    x, y = grid(basin, **SMALL)
+    noise = 3.0 + 0.02 * np.random.default_rng(3).standard_normal(y.size)
+    with pytest.raises(NotIdentified, match="more than its noise"):
+        fitted(x, noise)
