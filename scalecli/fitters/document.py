@@ -209,7 +209,9 @@ def read_fields(document: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _reach(reader: Reader, name: str) -> Reach:
-    ends = (reader.get(f"validation.reach.{name}.{end}", (int, float)) for end in ("low", "high", "validated"))
+    ends = (
+        reader.get(f"validation.reach.{name}.{end}", (int, float)) for end in ("low", "high", "validated")
+    )
     return Reach(*map(float, ends))
 
 

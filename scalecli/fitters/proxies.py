@@ -9,6 +9,8 @@ import numpy as np
 from scalecli.data.tables import RunTable
 from scalecli.fitters.identify import Notice
 
+SOURCE = "deshpande2023"
+
 LEAST_PARAMS = 1.25e6
 """Below this size pre-training of language models shows no benefit: Deshpande et al. 2023 (arXiv 2305.17266)."""
 
@@ -27,6 +29,6 @@ def small_proxies(table: RunTable) -> Iterator[Notice]:
             yield Notice(
                 "W-SMALL-PROXIES",
                 f"{below} of {len(table)} runs have fewer than {least:.3g} {name}, below which the loss of language "
-                f"models left the power law in Deshpande et al. 2023: --min-{name} {least:.3g} leaves them out",
+                f"models left the power law ({SOURCE}): --min-{name} {least:.3g} leaves them out",
             )
             return
