@@ -14,7 +14,7 @@ demo: $(VENV)/.ready
 	$(BIN)/scalecli quickstart --out demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadscope
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -279,8 +279,11 @@ def _umask() -> int:
 
 
 def _csv_bytes(frame: pd.DataFrame) -> bytes:
+    text = frame.to_csv(index=False)
+    if "\r" in text:  # a carriage return ends a row for readers, and is not quoted unless all text is
+        text = frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     # Lone surrogates, which JSON can hold and UTF-8 cannot, are written as escapes.
-    return frame.to_csv(index=False).encode("utf-8", errors="backslashreplace")
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _jsonl_bytes(frame: pd.DataFrame) -> bytes:

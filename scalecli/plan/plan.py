@@ -158,7 +158,6 @@ def _layout(
 
 def _cost(target: Target, device: Accelerator | None, layout: MemoryPlan, notes: Notes) -> CostPart | None:
     if device is None:
-        notes.warn("W-NO-ACCELERATOR", "no accelerator was named: fit, time and cost are not known")
         return None
     found = plan_cost(
         target.exact_flops,

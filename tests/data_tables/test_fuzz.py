@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scalecli.data.schema import column_for
@@ -154,6 +154,7 @@ ROWS = st.lists(
 
 @settings(deadline=None, max_examples=100)
 @given(ROWS, st.sampled_from(["csv", "jsonl", "parquet"]))
+@example([(1.0, 1, "\r0")], "csv")
 def test_numbers_survive_every_format_bit_by_bit(tmp_path_factory, rows, suffix):
     import pandas as pd
 

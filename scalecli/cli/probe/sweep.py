@@ -13,7 +13,7 @@ from scalecli.cli import options
 from scalecli.cli.probe import options as probe
 from scalecli.cli.probe.dry_run import finished_runs, machine_pace, show_estimate
 from scalecli.cli.probe.training import train_runs
-from scalecli.cli.render import show
+from scalecli.cli.render import show, warn
 from scalecli.units import format_seconds, parse_count
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def sweep(
         configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, device, slots))
     else:
         configs = wished.configs(corpus, budget=budget, cost=_flops)
-    train_or_estimate(configs, store, device, slots=slots, timeout=timeout, dry_run=dry_run, as_json=as_json)
+    train_or_estimate(
+        configs, corpus, store, device, slots=slots, timeout=timeout, dry_run=dry_run, as_json=as_json
+    )
 
 
 def _flops(configs: Sequence[ProbeConfig]) -> float:
@@ -110,6 +112,7 @@ def _seconds(spec: SweepSpec, corpus: Corpus, device: str, slots: int | None) ->
 
 def train_or_estimate(
     configs: list[ProbeConfig],
+    corpus: Corpus,
     path: Path,
     device: str,
     *,
@@ -118,7 +121,10 @@ def train_or_estimate(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train the runs, or say what that would take."""
+    """Train the runs, or say what that would take; either way a run past one epoch is warned of."""
+    repetition = corpus.repetition(max(config.tokens for config in configs))
+    if repetition is not None:
+        warn(f"{repetition.code}: {repetition.message}")
     if dry_run:
         show_estimate(configs, path, device, slots=slots, finished=finished_runs(path), as_json=as_json)
         return

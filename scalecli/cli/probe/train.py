@@ -42,13 +42,16 @@ def train(
     from scalecli.probes.spec import SweepSpec
 
     spec = probe.spec_with(SweepSpec(), data, schedule, optimizer, parametrization, sequence_length)
+    corpus = load_corpus(spec.data)
     config = probe.proxy_run(
         spec,
-        load_corpus(spec.data),
+        corpus,
         params=params,
         tokens=tokens,
         batch_tokens=batch_tokens,
         learning_rate=learning_rate,
         seed=seed,
     )
-    train_or_estimate([config], store, device, slots=1, timeout=None, dry_run=dry_run, as_json=as_json)
+    train_or_estimate(
+        [config], corpus, store, device, slots=1, timeout=None, dry_run=dry_run, as_json=as_json
+    )

@@ -101,6 +101,7 @@ def _log_vertex(log_params: Array, loss: Array, weights: Array, degree: int, win
     offset, scale = log_size.mean(), max(float(np.ptp(log_size)), 1e-12)
     powers = np.vander((log_size - offset) / scale, degree + 1, increasing=True)
     normal = np.einsum("dn,ni,nj->dij", used, powers, powers)
+    solvable &= np.linalg.matrix_rank(normal, hermitian=True) > degree
     normal[~solvable] = np.eye(degree + 1)
     coefficients = np.linalg.solve(normal, ((used * least) @ powers)[..., None])[..., 0]
     vertex = offset + scale * _minimum(coefficients)
