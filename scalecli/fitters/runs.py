@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from scalecli.data.schema import COLUMNS
 from scalecli.data.tables import RunTable
-from scalecli.errors import DataError
+from scalecli.errors import DataError, FitError
+from scalecli.fitters import definitions
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
 from scalecli.fitters.identify import Notice, check_runs
@@ -78,7 +80,26 @@ def fit_runs(
         dropped=[(drop.reason, drop.count) for drop in table.dropped],
     )
     told = (*(Notice(note.code, note.message) for note in table.notes), *small_proxies(table))
-    return replace(found, warnings=found.warnings + told)
+    found = replace(found, warnings=found.warnings + told)
+    return _with_definitions(found, table, law, options or FitOptions())
+
+
+def _with_definitions(found: Fit, table: RunTable, law: type[Any], options: FitOptions) -> Fit:
+    """The fit with what other counts of parameters and FLOPs would have made of it."""
+    if not options.diagnose:
+        return found
+    reports = []
+    for label, other in definitions.other_definitions(table, law):
+        with suppress(
+            FitError, DataError
+        ):  # a count under which the law has no fit says nothing about this one
+            reports.append(definitions.report(found, label, estimate_runs(other, law, options)))
+    told = tuple(definitions.notices(found, reports))
+    return replace(
+        found,
+        warnings=found.warnings + told,
+        diagnostics={**found.diagnostics, "definitions": reports},
+    )
 
 
 def require_one_family(table: RunTable) -> None:
