@@ -33,7 +33,7 @@ from scalecli.probes.sweep import OnProgress, SweepReport, local_slots, run_swee
 from scalecli.probes.timing import StepTime, measure_step_time
 from scalecli.report.quickstart import draw_quickstart
 
-LENGTHS = (5.0, 10.0, 20.0)
+LENGTHS = (4.0, 8.0, 16.0)
 """Tokens a parameter of every rung; one long run branches into all of them. Shorter when the minutes are few."""
 SHORTEST = 0.1
 """The most that lengths are shortened: below half a token a parameter nothing is learned."""
@@ -44,10 +44,12 @@ LENGTH_ROUNDING = 0.2
 RUNGS = 3
 TARGET_SIZE = 1.6
 """The target, as a multiple of the largest rung."""
+TARGET_LENGTH = 0.75
+"""Its tokens a parameter, as a share of the ladder's longest; it is still the longest run, and the largest."""
 TARGET_SEEDS = 3
-LADDER_SHARE = 0.35
+LADDER_SHARE = 0.28
 """Share of the time that the ladder is made for; the target and its alternatives have what is left of it."""
-REPORT_SHARE = 0.1
+REPORT_SHARE = 0.06
 """Share of the time kept for starting processes, for fits and for the report."""
 TARGET_SIZE_MARGIN = 1.3
 """Rows above this multiple of the largest rung are the target's, not the ladder's."""
@@ -335,13 +337,13 @@ def best_of_settings(runs: RunTable) -> RunTable:
 
 
 def plan_target(design: Design, fits: Sequence[Fit], runs: RunTable, corpus: Corpus) -> Plan:
-    """The plan for a model larger than any rung, as long as the longest of them in tokens a parameter.
+    """The plan for a model larger than any rung, trained on more tokens than any of them.
 
     Where no landscape could be fitted, or it does not determine the batch, rules move the best run of the largest rung.
     """
     shape = proxy_shape(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
     longest = max(config.tokens / config.shape.params for config in design.ladder)
-    tokens = min(longest * shape.params, float(corpus.unique_tokens))
+    tokens = min(TARGET_LENGTH * longest * shape.params, float(corpus.unique_tokens))
     wish = Wish(shape=shape, tokens=tokens, sequence_length=RECIPE.sequence_length, vocab=corpus.vocab)
     best = _best_run(runs, float(runs.frame["params"].max()))
     start = Setting(

@@ -23,8 +23,8 @@ Cost = Callable[[Sequence[ProbeConfig]], float]
 # Centres of the default grid, measured on builtin:python with AdamW (docs/benchmarks.md, "Proxy training"):
 # the best batch and rate at REFERENCE_PARAMS and 20 tokens a parameter, and how they move from there.
 REFERENCE_PARAMS = 26_000
-REFERENCE_BATCH_TOKENS = 512
-REFERENCE_RATE = 6e-3
+REFERENCE_BATCH_TOKENS = 192
+REFERENCE_RATE = 3.7e-3
 RATE_PER_BATCH = 0.5
 RATE_PER_PARAMS = -0.7
 BATCH_PER_TOKENS = 0.5
