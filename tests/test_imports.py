@@ -92,7 +92,35 @@ def loaded_after(*arguments: str) -> set[str]:
 
 
 def test_help_loads_no_heavy_package() -> None:
-    assert not {"torch", "pandas", "scipy", "numpy", "pydantic"} & loaded_after("--help") - {"pydantic"}
+    assert not {"torch", "pandas", "scipy", "numpy"} & loaded_after("--help")
+
+
+def test_fits_plans_and_exports_never_load_torch(tmp_path: Path) -> None:
+    runs = Path(__file__).parent / "data" / "gadre_c4_small" / "runs.csv"
+    fit, plan = tmp_path / "loss.fit.json", tmp_path / "plan.json"
+    commands: list[list[object]] = [
+        ["fit", runs, "--map", "loss=loss_c4_val", "--draws", 20, "--out", fit],
+        ["predict", fit, "--at", "params=1B,tokens=20B"],
+        [
+            "plan",
+            "--params",
+            "1B",
+            "--tokens",
+            "20B",
+            "--fit",
+            fit,
+            "--accelerator",
+            "h100-80g",
+            "--out",
+            plan,
+        ],
+        ["export", plan, "--to", "markdown"],
+        ["memory", "--params", "1B"],
+    ]
+    for words in commands:
+        assert "torch" not in loaded_after(*map(str, words)), words
+    assert fit.exists()
+    assert plan.exists()
 
 
 @pytest.mark.parametrize("command", ["fit", "plan", "predict", "validate", "memory", "export"])
