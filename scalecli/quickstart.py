@@ -20,6 +20,7 @@ from scalecli.errors import DataError, ExportError, FitError
 from scalecli.export.formats import render
 from scalecli.export.quickstart import to_markdown
 from scalecli.fitters.fit import Fit, FitOptions
+from scalecli.fitters.frontier import best_of_settings
 from scalecli.fitters.laws import law_named
 from scalecli.fitters.runs import NO_GROUPS, fit_runs
 from scalecli.plan.document import Interval, Plan
@@ -319,21 +320,6 @@ def fit_ladder(runs: RunTable, settings: Settings, announce: Announce) -> list[F
     except FitError as error:
         announce(f"no landscape: {error.message}; rules move the best run instead")
         return [loss]
-
-
-def best_of_settings(runs: RunTable) -> RunTable:
-    """The run of least loss at every (params, tokens): the tuned frontier that a loss law describes.
-
-    Tokens are compared roughly, because whole steps of different batches round them differently.
-    """
-    import numpy as np
-
-    frame = runs.frame
-    length = np.round(
-        np.log(frame["tokens"].to_numpy(dtype=float) / frame["params"].to_numpy(dtype=float)), 1
-    )
-    best = frame.assign(_length=length).groupby(["params", "_length"])["loss"].idxmin().to_numpy()
-    return replace(runs, frame=frame.loc[best].reset_index(drop=True), lines=runs.lines[best])
 
 
 def plan_target(design: Design, fits: Sequence[Fit], runs: RunTable, corpus: Corpus) -> Plan:

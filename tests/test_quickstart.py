@@ -18,7 +18,7 @@ from scalecli.export.schemas import document_schema
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.ladder import grid
 from scalecli.probes.timing import StepTime
-from scalecli.quickstart import RECIPE, Design, Settings, best_of_settings, beyond_edges, quickstart
+from scalecli.quickstart import RECIPE, Design, Settings, beyond_edges, quickstart
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +79,6 @@ def test_a_best_run_at_the_smallest_batch_asks_for_half_of_it_with_lower_rates(c
     assert {config.tokens for config in more} == {
         config.tokens for config in made if config.batch_sequences == 2
     }
-
-
-def test_the_frontier_is_the_best_run_of_each_size_and_length(corpus_file: Path) -> None:
-    made = configs(corpus_file)
-    runs = runs_with_losses(made, lambda c: 3.0 - 1e-6 * c.tokens + abs(np.log(c.learning_rate / 2e-3)))
-    frontier = best_of_settings(runs)
-    assert len(frontier) == 2
-    assert frontier.frame["loss"].max() < 3.0  # every rate but the best costs at least log 2 more
 
 
 def write_small_design(folder: Path, settings: Settings) -> list[ProbeConfig]:

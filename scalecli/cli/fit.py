@@ -32,6 +32,7 @@ def fit(
     loss: fitting.RowLoss = "huber",
     delta: fitting.Delta = 1e-3,
     pin: fitting.Pin = None,
+    tuned: fitting.Tuned = False,
     min_params: fitting.MinParams = None,
     min_flops: fitting.MinFlops = None,
     out: options.Out = None,
@@ -44,8 +45,11 @@ def fit(
 
       scalecli fit runs.csv --law chinchilla --map loss=loss_c4_val --out loss.fit.json
 
-      scalecli fit runs.db --law landscape-two-stage --out landscape.fit.json
+      scalecli fit runs.db --law chinchilla --tuned --out loss.fit.json
+
+      scalecli fit runs.db --law landscape --out landscape.fit.json
     """
+    from scalecli.fitters.frontier import best_of_settings
     from scalecli.fitters.runs import fit_runs
     from scalecli.fitters.validate.choose import fit_best
 
@@ -56,6 +60,7 @@ def fit(
     kept = fitting.large_enough(where, min_params, min_flops)
     read, chosen = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
     settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
+    read = best_of_settings(read) if tuned else read
     if chosen is None:
         found = fit_best(read, group=group, options=settings)
     else:

@@ -36,6 +36,10 @@ RowLoss = Annotated[
 ]
 Delta = Annotated[float, typer.Option("--delta", min=0.0, help="Where the Huber loss turns linear.")]
 Pin = Annotated[list[str] | None, typer.Option("--pin", help="Parameters held at a value: E=1.69[,...].")]
+Tuned = Annotated[
+    bool,
+    typer.Option("--tuned", help="Keep only the best run of every size and length, as loss laws want it."),
+]
 MinParams = Annotated[
     float | None,
     typer.Option(

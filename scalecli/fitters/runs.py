@@ -16,6 +16,7 @@ from scalecli.errors import DataError, FitError
 from scalecli.fitters import definitions
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
+from scalecli.fitters.frontier import untuned_runs
 from scalecli.fitters.identify import Notice, check_runs
 from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
 from scalecli.fitters.objective import LossName, row_loss
@@ -79,7 +80,11 @@ def fit_runs(
         rows_read=table.rows_read,
         dropped=[(drop.reason, drop.count) for drop in table.dropped],
     )
-    told = (*(Notice(note.code, note.message) for note in table.notes), *small_proxies(table))
+    told = (
+        *(Notice(note.code, note.message) for note in table.notes),
+        *small_proxies(table),
+        *untuned_runs(table, law),
+    )
     found = replace(found, warnings=found.warnings + told)
     return _with_definitions(found, table, law, options or FitOptions())
 

@@ -8,7 +8,7 @@ Adding a law takes three edits:
 3. its sources in `data/catalogue/sources.toml` (and published constants, where there are any, in `laws.toml`).
 
 `tests/fitters/test_law_contract.py` then holds it to the contract; it asks for one more thing, an example
-(`tests/fitters/examples.py`): parameters and columns at which the law is at home.
+(`EXAMPLES` of `tests/fitters/test_law_contract.py`): parameters and columns at which the law is at home.
 """
 
 from __future__ import annotations

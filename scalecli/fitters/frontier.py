@@ -1,0 +1,56 @@
+"""The tuned frontier: the best run of every size and length, which is what a law over size and length describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from scalecli.data.tables import Dropped, RunTable
+from scalecli.fitters.identify import Notice
+from scalecli.fitters.landscape.settings import label_settings
+from scalecli.fitters.law import measured_column, required_columns
+
+KNOBS = ("learning_rate", "batch_tokens")
+"""What a sweep varies at one size and length, and a law of size and length does not read."""
+
+
+def best_of_settings(runs: RunTable) -> RunTable:
+    """The run of least loss at every (params, tokens); the others are dropped and counted.
+
+    Tokens are compared roughly, because whole steps of different batches round them differently.
+    """
+    label = label_settings(runs.columns(["params", "tokens"]))
+    loss = runs.columns(["loss"])["loss"]
+    order = np.lexsort((loss, label))
+    first = np.unique(label[order], return_index=True)[1]
+    best = np.sort(order[first])
+    dropped = Dropped("not the best run of its params and tokens", len(runs) - len(best))
+    return replace(
+        runs,
+        frame=runs.frame.iloc[best].reset_index(drop=True),
+        lines=runs.lines[best],
+        dropped=(*runs.dropped, dropped),
+    )
+
+
+def untuned_runs(runs: RunTable, law: type[Any]) -> Iterator[Notice]:
+    """A warning when a loss law without learning rate and batch is fitted to runs that sweep them."""
+    read = required_columns(law)
+    swept = [name for name in KNOBS if name in runs.frame.columns and name not in read]
+    if (
+        measured_column(law) != "loss"
+        or len(swept) < len(KNOBS)
+        or not {"params", "tokens"} <= set(runs.frame.columns)
+    ):
+        return
+    settings = int(label_settings(runs.columns(["params", "tokens"])).max()) + 1
+    tried = len(runs.frame[list(KNOBS)].drop_duplicates())
+    if len(runs) > 2 * settings and tried > 2:
+        yield Notice(
+            "W-UNTUNED-RUNS",
+            f"{len(runs)} runs stand for {settings} settings of params and tokens, with {tried} pairs of learning rate "
+            "and batch: the law goes through badly tuned runs too; --tuned keeps the best of each setting",
+        )
