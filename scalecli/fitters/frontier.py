@@ -38,13 +38,9 @@ def best_of_settings(runs: RunTable) -> RunTable:
 
 def untuned_runs(runs: RunTable, law: type[Any]) -> Iterator[Notice]:
     """A warning when a loss law without learning rate and batch is fitted to runs that sweep them."""
-    read = required_columns(law)
-    swept = [name for name in KNOBS if name in runs.frame.columns and name not in read]
-    if (
-        measured_column(law) != "loss"
-        or len(swept) < len(KNOBS)
-        or not {"params", "tokens"} <= set(runs.frame.columns)
-    ):
+    known = {name for name, (low, _) in runs.domain.items() if low > 0}  # columns without gaps
+    reads_knobs = set(KNOBS) & set(required_columns(law))
+    if measured_column(law) != "loss" or reads_knobs or not {"params", "tokens", *KNOBS} <= known:
         return
     settings = int(label_settings(runs.columns(["params", "tokens"])).max()) + 1
     tried = len(runs.frame[list(KNOBS)].drop_duplicates())

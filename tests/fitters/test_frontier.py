@@ -56,3 +56,12 @@ def test_a_sweep_is_warned_of_and_tuned_recovers_the_law(tmp_path: Path) -> None
     assert "W-UNTUNED-RUNS" not in {warning["code"] for warning in tuned["warnings"]}  # type: ignore[index, attr-defined]
     for name in ("E", "A", "B", "alpha", "beta"):
         assert tuned["parameters"][name]["value"] == pytest.approx(getattr(TRUTH, name), rel=1e-3)  # type: ignore[index]
+
+
+def test_gaps_in_columns_that_the_law_does_not_read_are_no_error(tmp_path: Path) -> None:
+    frame = sweep()
+    frame.loc[0, "tokens"] = np.nan
+    path = tmp_path / "runs.csv"
+    frame.to_csv(path, index=False)
+    result = CliRunner().invoke(app, ["fit", str(path), "--law", "power", "--draws", "20", "--json"])
+    assert result.exit_code == 0, result.stderr
