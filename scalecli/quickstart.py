@@ -13,10 +13,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from scalecli.accounting.shape import ModelShape
 from scalecli.data.corpus import Corpus, load_corpus
 from scalecli.data.store import Store
 from scalecli.data.tables import RunTable, read_runs
 from scalecli.errors import DataError, ExportError, FitError
+from scalecli.export.files import write_text
 from scalecli.export.formats import render
 from scalecli.export.quickstart import to_markdown
 from scalecli.fitters.fit import Fit, FitOptions
@@ -114,7 +116,7 @@ def quickstart(
     for fit in fits:
         fit.write(out / f"{'landscape' if fit.law.name.startswith('landscape') else 'loss'}.fit.json")
     plan = plan_target(design, fits, runs, corpus)
-    _write(out / "plan.json", render(plan, "json"))
+    write_text(out / "plan.json", render(plan, "json"))
     rivals = design.affordable(target_runs(plan, runs, design, corpus), clock)
     announce(f"training the target {len(rivals)} times: as recommended, and otherwise")
     _train(out, [rival.config for rival in rivals], settings, on_progress)
@@ -136,6 +138,11 @@ class Design:
     def largest_params(self) -> int:
         return max(config.shape.params for config in self.ladder)
 
+    @property
+    def target_shape(self) -> ModelShape:
+        """The model that the plan is for: larger than any rung, of the same family."""
+        return proxy_shape(TARGET_SIZE * self.largest_params, vocab=self.ladder[0].shape.vocab)
+
     @classmethod
     def stored_or_measured(cls, out: Path, settings: Settings, corpus: Corpus, announce: Announce) -> Design:
         """The design stored for these settings and this corpus, else one whose measured time fits the minutes."""
@@ -148,7 +155,7 @@ class Design:
                 return cls(ladder=configs, pace=StepTime(**stored.pop("pace")), **stored)
         announce("measuring how fast this machine trains")
         made = cls.measured(settings, corpus)
-        _write(kept, json.dumps({"key": key, **asdict(made)}, indent=1))
+        write_text(kept, json.dumps({"key": key, **asdict(made)}, indent=1))
         return made
 
     @classmethod
@@ -261,11 +268,13 @@ def _widened(tried: Sequence[ProbeConfig], best: ProbeConfig) -> Iterator[ProbeC
     )
     batches = sorted({config.batch_sequences for config in tried})
     if best.learning_rate in (rates[0], rates[-1]):
-        factor = 2.0 if best.learning_rate == rates[-1] else 0.5
-        edge = {config.batch_sequences: config.learning_rate for config in _by_rate(tried, factor)}
-        for config in tried:
-            if config.learning_rate == edge[config.batch_sequences]:
-                yield replace(config, learning_rate=factor * config.learning_rate)
+        factor, outermost = (2.0, max) if best.learning_rate == rates[-1] else (0.5, min)
+        for batch in batches:
+            column = [config for config in tried if config.batch_sequences == batch]
+            edge = outermost(config.learning_rate for config in column)
+            for config in column:
+                if config.learning_rate == edge:
+                    yield replace(config, learning_rate=factor * edge)
     if best.batch_sequences in (batches[0], batches[-1]):
         sequences = (
             best.batch_sequences * 2 if best.batch_sequences == batches[-1] else best.batch_sequences // 2
@@ -273,11 +282,6 @@ def _widened(tried: Sequence[ProbeConfig], best: ProbeConfig) -> Iterator[ProbeC
         for config in tried:
             if config.batch_sequences == best.batch_sequences and sequences >= 1:
                 yield _with_batch(config, sequences)
-
-
-def _by_rate(tried: Sequence[ProbeConfig], factor: float) -> list[ProbeConfig]:
-    """In the order in which the last of each batch has the rate at the edge that `factor` points to."""
-    return sorted(tried, key=lambda config: config.learning_rate, reverse=factor < 1)
 
 
 def _with_batch(config: ProbeConfig, sequences: int) -> ProbeConfig:
@@ -301,16 +305,6 @@ def _train(
         return run_sweep(configs, store, device=settings.device, on_progress=on_progress)
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ExportError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another --out"
-        ) from error
-
-
 def fit_ladder(runs: RunTable, settings: Settings, announce: Announce) -> list[Fit]:
     """The loss law through the best run of every setting, and the landscape through all runs if it has an optimum."""
     options = FitOptions(interval=settings.interval, seed=settings.seed)
@@ -327,7 +321,7 @@ def plan_target(design: Design, fits: Sequence[Fit], runs: RunTable, corpus: Cor
 
     Where no landscape could be fitted, or it does not determine the batch, rules move the best run of the largest rung.
     """
-    shape = proxy_shape(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
+    shape = design.target_shape
     longest = max(config.tokens / config.shape.params for config in design.ladder)
     tokens = min(TARGET_LENGTH * longest * shape.params, float(corpus.unique_tokens))
     wish = Wish(shape=shape, tokens=tokens, sequence_length=RECIPE.sequence_length, vocab=corpus.vocab)
@@ -354,7 +348,7 @@ def target_runs(plan: Plan, runs: RunTable, design: Design, corpus: Corpus) -> l
             "the ladder does not determine a batch and a learning rate", hint="give more --minutes"
         )
     tokens, rate = batch.sequences * batch.sequence_length, peak.value
-    shape = proxy_shape(TARGET_SIZE * design.largest_params, vocab=corpus.vocab)
+    shape = design.target_shape
     first = design.ladder[0]
 
     def run(name: str, batch_tokens: float, learning_rate: float, seed: int = first.seed) -> Rival:
@@ -466,5 +460,5 @@ def _report(out: Path, document: dict[str, Any], runs: RunTable) -> None:
     except ExportError as error:
         document["files"].pop("prediction.svg")
         document["warnings"].append({"code": "W-NO-PICTURE", "message": f"{error.message}: {error.hint}"})
-    _write(out / "summary.md", to_markdown(document))
-    _write(out / "quickstart.json", json.dumps(document, indent=1, allow_nan=False))
+    write_text(out / "summary.md", to_markdown(document))
+    write_text(out / "quickstart.json", json.dumps(document, indent=1, allow_nan=False))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalecli.cli import options
-from scalecli.cli.render import show, span, table, write_text
+from scalecli.cli.render import show, span, table
 from scalecli.cli.tables import read_table
+from scalecli.export.files import write_text
 from scalecli.units import parse_count, parse_duration
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from scalecli.cli import options
-from scalecli.cli.render import warn, write_text
+from scalecli.cli.render import warn
+from scalecli.export.files import write_text
 
 
 def export(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scalecli.errors import ExportError
+from scalecli.export.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,19 +45,6 @@ def show(
 def to_json(document: Document) -> str:
     """Strict JSON: a NaN or an infinity would be a bug."""
     return json.dumps(document, indent=2, allow_nan=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; `ExportError` when the place cannot be written."""
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text + "\n", encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise ExportError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another --out"
-        ) from error
 
 
 def warn(text: str) -> None:
