@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.corpus import load_corpus
 from scalecli.errors import NotEnoughSignal
 from scalecli.probes.columns import Row
 from scalecli.probes.config import Evaluation, Parametrization, ProbeConfig
-from scalecli.probes.coordinates.run import widened
+from scalecli.probes.family import widened
 from scalecli.probes.learning_rate.design import design
 from scalecli.probes.learning_rate.estimate import rate_range
 from scalecli.probes.schedule import Schedule
@@ -57,7 +58,8 @@ def main() -> None:
         best = []
         for width in widths:
             runs: list[Row] = []
-            configs = design(widened(base, width), low=low, high=high, per_octave=2, seeds=arguments.seeds)
+            wide = replace(base, shape=widened(base.shape, width))
+            configs = design(wide, low=low, high=high, per_octave=2, seeds=arguments.seeds)
             for rate in sorted({config.learning_rate for config in configs}):
                 seeds = [config for config in configs if config.learning_rate == rate]
                 rows = list(train_together(seeds, corpus=corpus, device="cpu"))

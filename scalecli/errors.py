@@ -6,6 +6,8 @@ A message is the fact with numbers and the likely cause; `hint` is the next comm
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -124,3 +126,14 @@ class ExportError(ScalecliError):
     """A plan cannot be written in the wanted form."""
 
     exit_code = 50
+
+
+@contextmanager
+def needs_extra(extra: str, what: str, error: type[ScalecliError]) -> Iterator[None]:
+    """Imports inside the block come with `scalecli[extra]`; a missing one is `error`, with the line to install it."""
+    try:
+        yield
+    except ImportError as missing:
+        raise error(
+            f"{what} needs {missing.name}, which is not installed", hint=f"pip install 'scalecli[{extra}]'"
+        ) from missing

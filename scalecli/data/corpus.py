@@ -39,13 +39,14 @@ _PYTHON_TESTS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Token ids, shape (tokens,) for each side. `sha256` identifies content and split."""
+    """Token ids, shape (tokens,) for each side. `sha256` identifies content and split; `bytes_per_token` is None
+    where only ids are known."""
 
     name: str
     train: NDArray[np.uint8]
     validation: NDArray[np.uint8]
     vocab: int
-    bytes_per_token: float
+    bytes_per_token: float | None
     sha256: str
     notes: tuple[Note, ...] = ()
 
@@ -59,12 +60,20 @@ class Corpus:
 
     def repetition(self, tokens: float) -> Note | None:
         """A warning when training on `tokens` tokens goes past one epoch, where laws of fresh data end."""
-        if self.epochs(tokens) <= 1:
+        if not self.unique_tokens or self.epochs(tokens) <= 1:
             return None
         fact = f"{format_count(tokens)} tokens are {self.epochs(tokens):.2f} epochs of {self.name}"
         return Note(
             "W-EPOCHS", f"{fact} ({format_count(self.unique_tokens)} tokens): give more text with --data"
         )
+
+
+def outside_corpus(name: str) -> Corpus:
+    """Stands for data that a training brings itself: nothing is known of them but a name."""
+    import numpy as np
+
+    nothing = np.zeros(0, dtype=np.uint8)
+    return Corpus(name=name, train=nothing, validation=nothing, vocab=0, bytes_per_token=None, sha256="")
 
 
 def load_corpus(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from scalecli.accounting.shape import ModelShape
 from scalecli.probes.config import ProbeConfig
 
 Row = dict[str, str | int | float | None]
 
 
 def config_columns(config: ProbeConfig) -> Row:
-    """Identity, recipe and sizes under their canonical names; `flops` is 6 N D, `flops_exact` the exact
-    count.
+    """Identity, recipe and sizes under their canonical names; `flops` is 6 N D but for a task of the user's,
+    `flops_exact` the exact count.
     """
     return {
         "run_id": config.run_id,
@@ -48,7 +49,7 @@ def _size_columns(config: ProbeConfig) -> Row:
         "params_non_embedding": shape.params_non_embedding,
         "params_active": shape.params_active,
         "tokens": config.tokens,
-        "flops": config.flops_6nd,
+        "flops": config.flops,
         "flops_exact": config.flops_exact,
         "batch_tokens": config.batch_tokens,
         "batch_sequences": config.batch_sequences,
@@ -56,8 +57,8 @@ def _size_columns(config: ProbeConfig) -> Row:
         "steps": config.steps,
         "width": shape.width,
         "depth": shape.layers,
-        "heads": shape.heads,
-        "vocab_size": shape.vocab,
+        "heads": shape.heads if isinstance(shape, ModelShape) else None,
+        "vocab_size": shape.vocab or None,
         "num_experts": shape.num_experts,
         "experts_per_token": shape.experts_per_token,
     }

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from scalecli.accounting.flops import flops_6nd, training_flops
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import ProbeError
+from scalecli.probes.foreign import ForeignShape, Shape, shape_from
 from scalecli.probes.schedule import Schedule
 
 RECIPE = 1
@@ -82,7 +83,7 @@ class ProbeConfig:
     limits the training set, to study repetition.
     """
 
-    shape: ModelShape
+    shape: Shape
     data: str
     data_sha256: str
     sequence_length: int
@@ -113,10 +114,17 @@ class ProbeConfig:
             raise ProbeError(
                 f"the muP multipliers are Adam's, not {self.optimizer.name}'s", hint="use adamw with muP"
             )
-        if self.parametrization == "mup" and self.shape.num_experts > 1:
+        if self.parametrization == "mup" and not _is_dense_decoder(self.shape):
             raise ProbeError(
-                "the muP multipliers are those of a dense model", hint="use the standard one with experts"
+                "the muP multipliers are those of our dense decoder",
+                hint="use the standard parametrization, or give the weights of your own task their rates",
             )
+        if isinstance(self.shape, ForeignShape):
+            fixed = self.shape.tokens_per_example
+            if fixed is not None and fixed != self.sequence_length:
+                raise ProbeError(
+                    f"an example of {self.shape.model} has {fixed} tokens, not {self.sequence_length}"
+                )
         if self.unique_tokens is not None and self.unique_tokens <= self.sequence_length:
             raise ProbeError(f"{self.unique_tokens} unique tokens make no sequence of {self.sequence_length}")
 
@@ -137,7 +145,15 @@ class ProbeConfig:
     @property
     def flops_exact(self) -> float:
         """Training FLOPs with attention and head counted, embedding look-ups not [FLOP]."""
+        if isinstance(self.shape, ForeignShape):
+            return self.shape.flops_per_token * self.tokens
         return training_flops(self.shape, self.tokens, self.sequence_length)
+
+    @property
+    def flops(self) -> float:
+        """6 N D, but the exact count where weights may be used any number of times for one example [FLOP]."""
+        own = isinstance(self.shape, ForeignShape) and not self.shape.from_transformers
+        return self.flops_exact if own else self.flops_6nd
 
     @property
     def run_id(self) -> str:
@@ -147,7 +163,9 @@ class ProbeConfig:
     @property
     def group(self) -> str:
         """Cluster label: runs that share a model and a corpus."""
-        return f"{self.shape.params}-{_digest({'shape': asdict(self.shape), 'data': self.data_sha256})[:8]}"
+        return (
+            f"{self.shape.params}-{_digest({'shape': _identity(self.shape), 'data': self.data_sha256})[:8]}"
+        )
 
     @property
     def family(self) -> str:
@@ -156,7 +174,7 @@ class ProbeConfig:
 
     def _hash(self, *, without: tuple[str, ...]) -> str:
         resolved = {key: value for key, value in asdict(self).items() if key not in without}
-        return _digest({"recipe": RECIPE, **resolved})[:16]
+        return _digest({"recipe": RECIPE, **resolved, "shape": _identity(self.shape)})[:16]
 
     def for_tokens(self, tokens: float) -> ProbeConfig:
         """The same run on about `tokens` tokens: rounded to whole steps, at least one."""
@@ -173,9 +191,17 @@ class ProbeConfig:
     def from_dict(cls, record: dict[str, Any]) -> ProbeConfig:
         """Inverse of `dataclasses.asdict`; unknown and missing keys are a ProbeError that names them."""
         _check_keys(record, cls)
-        parts = {"shape": ModelShape, "optimizer": Optimizer, "schedule": Schedule, "evaluation": Evaluation}
+        parts = {"optimizer": Optimizer, "schedule": Schedule, "evaluation": Evaluation}
         made = {key: parts[key](**value) for key, value in record.items() if key in parts}
-        return cls(**{**record, **made})
+        return cls(**{**record, **made, "shape": shape_from(record["shape"])})
+
+
+def _is_dense_decoder(shape: Shape) -> bool:
+    return isinstance(shape, ModelShape) and shape.num_experts == 1
+
+
+def _identity(shape: Shape) -> dict[str, Any]:
+    return asdict(shape) if isinstance(shape, ModelShape) else shape.identity()
 
 
 def _digest(record: dict[str, Any]) -> str:

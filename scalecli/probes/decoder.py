@@ -11,7 +11,6 @@ Shapes: c copies, b sequences, t positions, n = b · t tokens, d width, h heads,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import ProbeError
 from scalecli.probes.parametrization import Multipliers, Role, initial_std
+from scalecli.probes.subjects.subject import Weight
 
 ROTARY_BASE = 10_000.0
 """Su et al. 2021 (2104.09864), equation 15."""
@@ -229,16 +229,6 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """One logical weight of one copy: a view into the stacked parameter, and into its gradient."""
-
-    name: str
-    role: Role
-    value: Tensor
-    grad: Tensor
-
-
 def weights_of(model: Decoder, copy: int) -> Iterator[Weight]:
     """The weights of one copy; products computed together are given apart. Gradients must have been
     allocated.
@@ -251,7 +241,8 @@ def weights_of(model: Decoder, copy: int) -> Iterator[Weight]:
         sections = _sections(name, model.shape, parameter.shape[1])
         values, grads = parameter.detach()[copy].split(sections), parameter.grad[copy].split(sections)
         for value, grad in zip(values, grads, strict=True):
-            yield Weight(name, role_of(name, parameter), value, grad)
+            role = role_of(name, parameter)
+            yield Weight(name, role, value, grad, model.multipliers.rate[role])
 
 
 def role_of(name: str, parameter: Tensor) -> Role:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scalecli.accounting.memory.estimate import estimate_memory
 from scalecli.accounting.memory.recipe import Recipe as MemoryRecipe
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.sweep import local_slots
 from scalecli.probes.timing import StepTime
 from scalecli.probes.units import Unit, lengths, plan_units, unit_flops
@@ -49,17 +50,27 @@ def estimate_sweep(
 
 
 def unit_bytes(unit: Unit) -> int:
-    """Peak of a training step by closed form, for all copies; the process itself comes on top."""
+    """Peak of a training step for all copies: closed forms for our decoder, a trace without a device for other models;
+    the process itself comes on top."""
     config = unit[0]
     recipe = MemoryRecipe(
         precision="fp32" if config.dtype == "float32" else "bf16-autocast",
         optimizer="sgd-momentum" if config.optimizer.name == "sgd" else config.optimizer.name,
         optimizer_impl="fused",
     )
+    sequences, length = config.batch_sequences, config.sequence_length
+    if isinstance(config.shape, ForeignShape):
+        from scalecli.probes.memory.trace import trace_foreign
+
+        # In bfloat16, which every model can be traced in: all that counts is float, and has twice the bytes.
+        traced = trace_foreign(
+            config.shape,
+            replace(recipe, precision="bf16"),
+            micro_batch_sequences=sequences,
+            sequence_length=length,
+        )
+        return 2 * traced.peak_bytes
     peak = estimate_memory(
-        config.shape,
-        recipe,
-        micro_batch_sequences=config.batch_sequences,
-        sequence_length=config.sequence_length,
+        config.shape, recipe, micro_batch_sequences=sequences, sequence_length=length
     ).peak_bytes
     return peak * len(lengths(unit)[0])

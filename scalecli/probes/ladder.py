@@ -14,7 +14,8 @@ from scalecli.accounting.shape import ModelShape
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import Dtype, Evaluation, Optimizer, Parametrization, ProbeConfig
-from scalecli.probes.family import SMALLEST_WIDTH, member, proxy_shape
+from scalecli.probes.family import ASPECT, SMALLEST_WIDTH, Family, family_of, shape_of_size
+from scalecli.probes.foreign import Shape, example_tokens
 from scalecli.probes.schedule import Schedule, ScheduleName
 from scalecli.units import format_count
 
@@ -38,8 +39,15 @@ RUNG_RATIO = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What all runs of a grid share. `warmup_tokens_per_param` ties the warm-up to the model and not to the length,
-    so that runs of different length share a trunk."""
+    so that runs of different length share a trunk.
 
+    `model` is our decoder when empty, `hf:CONFIG.json` or `package.module:factory`; `aspect` its width over depth.
+    """
+
+    model: str = ""
+    aspect: float = ASPECT
+    num_experts: int = 1
+    experts_per_token: int = 1
     sequence_length: int = 128
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: ScheduleName = "cooldown"
@@ -52,9 +60,20 @@ class Recipe:
     qk_norm: bool = False
     evaluation: Evaluation = field(default_factory=Evaluation)
 
+    def family(self, corpus: Corpus) -> Family:
+        """The shapes that sizes are rounded to."""
+        return family_of(
+            self.model,
+            vocab=corpus.vocab,
+            sequence_length=self.sequence_length,
+            aspect=self.aspect,
+            num_experts=self.num_experts,
+            experts_per_token=self.experts_per_token,
+        )
+
     def config(
         self,
-        shape: ModelShape,
+        shape: Shape,
         corpus: Corpus,
         data: str,
         *,
@@ -64,14 +83,15 @@ class Recipe:
         seed: int = 0,
     ) -> ProbeConfig:
         """One run: batch rounded to whole sequences, tokens to whole steps."""
-        sequences = max(1, round(batch_tokens / self.sequence_length))
-        steps = max(1, round(tokens / (sequences * self.sequence_length)))
-        warmup = round(self.warmup_tokens_per_param * shape.params / (sequences * self.sequence_length))
+        length = example_tokens(shape, self.sequence_length)
+        sequences = max(1, round(batch_tokens / length))
+        steps = max(1, round(tokens / (sequences * length)))
+        warmup = round(self.warmup_tokens_per_param * shape.params / (sequences * length))
         return ProbeConfig(
-            shape=replace(shape, qk_norm=self.qk_norm),
+            shape=replace(shape, qk_norm=self.qk_norm) if isinstance(shape, ModelShape) else shape,
             data=data,
             data_sha256=corpus.sha256,
-            sequence_length=self.sequence_length,
+            sequence_length=length,
             batch_sequences=sequences,
             steps=steps,
             learning_rate=learning_rate,
@@ -118,13 +138,13 @@ def grid(
     """
     recipe = recipe or Recipe()
     configs = []
-    for shape in _shapes(params, corpus):
+    for shape in _shapes(params, recipe.family(corpus)):
         middle = math.exp(
             sum(math.log(shape.params * ratio) for ratio in tokens_per_param) / len(tokens_per_param)
         )
         centre = default_batch_tokens(middle)
         batches = batch_tokens or [centre * factor for factor in BATCH_FACTORS]
-        for batch in _whole(batches, recipe.sequence_length):
+        for batch in _whole(batches, shape, recipe.sequence_length):
             rate = default_learning_rate(shape.params, batch)
             rates = learning_rates or [_round(rate * factor) for factor in RATE_FACTORS]
             for each, ratio, seed in itertools.product(rates, tokens_per_param, range(seeds)):
@@ -176,7 +196,8 @@ def ladder(
             recipe=recipe,
         )
 
-    smallest = member(SMALLEST_WIDTH, corpus.vocab).params * RUNG_RATIO ** (rungs - 1)
+    family = (recipe or Recipe()).family(corpus)
+    smallest = family.member(SMALLEST_WIDTH).params * RUNG_RATIO ** (rungs - 1)
     best = rungs_up_to(smallest)
     if cost(best) > budget:
         raise ProbeError(
@@ -194,15 +215,16 @@ def ladder(
     return best
 
 
-def _shapes(params: Sequence[float], corpus: Corpus) -> list[ModelShape]:
+def _shapes(params: Sequence[float], family: Family) -> list[Shape]:
     """Distinct shapes for the sizes, in order of size."""
-    shapes = {proxy_shape(size, vocab=corpus.vocab) for size in params}
+    shapes = {shape_of_size(family, size) for size in params}
     return sorted(shapes, key=lambda shape: shape.params)
 
 
-def _whole(batches: Sequence[float], sequence_length: int) -> list[int]:
+def _whole(batches: Sequence[float], shape: Shape, sequence_length: int) -> list[int]:
     """Distinct batches of whole sequences, in order."""
-    return sorted({max(1, round(batch / sequence_length)) * sequence_length for batch in batches})
+    length = example_tokens(shape, sequence_length)
+    return sorted({max(1, round(batch / length)) * length for batch in batches})
 
 
 def _round(rate: float) -> float:

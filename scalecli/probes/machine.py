@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
-EXTRAS = {"parquet": ("pyarrow",), "plot": ("matplotlib", "jinja2")}
+EXTRAS = {
+    "data": ("datasets", "tokenizers", "zstandard"),
+    "hf": ("transformers",),
+    "optimizers": ("pytorch_optimizer",),
+    "parquet": ("pyarrow",),
+    "plot": ("matplotlib", "jinja2"),
+}
 """Extra -> the modules it brings."""
 
 PACKAGES = ("scalecli", "torch", "numpy", "scipy", "pandas", "typer", "rich", "pydantic")

@@ -16,7 +16,8 @@ from typing import Literal
 from scalecli.accounting.shape import ModelShape
 from scalecli.probes.config import Parametrization
 
-Role = Literal["embedding", "hidden", "head", "vector"]
+Role = Literal["embedding", "hidden", "head", "vector", "kernel"]
+"""`hidden` are matrices inside the network, `kernel` weights with more axes, of foreign models only."""
 BASE_HEAD_DIM = 32
 """Head dimension at which muP's 1/d attention equals the usual 1/sqrt(d)."""
 EMBEDDING_STD = 0.2

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
-from scalecli.probes.config import Evaluation, Optimizer, ProbeConfig
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.corpora import corpus_for
 from scalecli.probes.ladder import (
     TOKENS_PER_PARAM,
     Cost,
@@ -22,6 +24,7 @@ from scalecli.probes.ladder import (
 )
 from scalecli.units import parse_count
 
+COUNTS = ("params", "tokens_per_param", "batch_tokens", "learning_rate")
 RUN_KEYS = {"params", "tokens", "batch_tokens", "learning_rate"}
 
 
@@ -51,6 +54,10 @@ class SweepSpec:
             raise ProbeError(
                 f"{self.seeds} seeds of {self.rungs} rungs are no sweep", hint="use at least 1 of each"
             )
+
+    def corpus(self) -> Corpus:
+        """What the runs train on: DataError when it cannot be read."""
+        return corpus_for(self.recipe.model, self.data)
 
     def configs(
         self, corpus: Corpus, *, budget: float | None = None, cost: Cost | None = None
@@ -101,7 +108,31 @@ class SweepSpec:
         return configs
 
 
-Made = TypeVar("Made", SweepSpec, Recipe, Optimizer, Evaluation)
+Part = TypeVar("Part")
+"""A specification, or one of the tables in it."""
+
+
+def with_settings(spec: SweepSpec, texts: Sequence[str]) -> SweepSpec:
+    """The specification with keys of its file given as text: `recipe.optimizer.beta2=0.99`.
+
+    Raises:
+        ProbeError: there is no such key, or the value is not of its type.
+    """
+    for text in texts:
+        path, _, value = text.partition("=")
+        table: Any = _read_value(value.strip())
+        for name in reversed(path.strip().split(".")):
+            table = {name: table}
+        spec = _filled(spec, table)
+    return spec
+
+
+def _read_value(text: str) -> Any:
+    """A TOML value; anything that is none is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def sweep_spec(path: Path) -> SweepSpec:
@@ -117,25 +148,35 @@ def sweep_spec(path: Path) -> SweepSpec:
     except tomllib.TOMLDecodeError as error:
         raise ProbeError(f"{path} is no TOML: {error}") from error
     try:
-        return _spec(content)
+        return _filled(SweepSpec(), content)
     except ProbeError as error:
         raise ProbeError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def _spec(content: dict[str, Any]) -> SweepSpec:
-    recipe = content.pop("recipe", {})
-    if not isinstance(recipe, dict):
-        raise ProbeError(f"recipe should be a table, not {recipe!r}")
-    nested = {
-        "optimizer": _made(Optimizer, recipe.pop("optimizer", {})),
-        "evaluation": _made(Evaluation, recipe.pop("evaluation", {})),
+def _filled(part: Part, table: Any) -> Part:
+    """The dataclass with the values of a table; a key, or a type other than its own, is a ProbeError."""
+    if not isinstance(table, dict):
+        raise ProbeError(f"{table!r} should be a table")
+    known = {each.name: getattr(part, each.name) for each in fields(part)}  # type: ignore[arg-type]
+    if unknown := sorted(set(table) - set(known)):
+        raise ProbeError(f"a sweep has no {unknown[0]!r}", hint=f"known are {', '.join(known)}")
+    changes = {
+        name: _filled(known[name], value) if is_dataclass(known[name]) else _checked(name, known[name], value)
+        for name, value in table.items()
     }
-    for name in ("params", "tokens_per_param", "batch_tokens", "learning_rate"):
-        if name in content:
-            content[name] = _counts(name, content[name])
-    if "runs" in content:
-        content["runs"] = _runs(content["runs"])
-    return _made(SweepSpec, {**content, "recipe": _made(Recipe, recipe, **nested)})
+    return replace(part, **changes)  # type: ignore[type-var]
+
+
+def _checked(name: str, usual: Any, value: Any) -> Any:
+    """The value, if it is of the type of the usual one."""
+    if name == "runs":
+        return _runs(value)
+    if name in COUNTS:
+        return _counts(name, value)
+    kind = type(usual)
+    if not isinstance(value, (int, float) if kind is float else kind):
+        raise ProbeError(f"{name} should be of type {kind.__name__}, not {value!r}")
+    return value
 
 
 def _runs(tables: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
@@ -149,21 +190,6 @@ def _runs(tables: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
                 "batch_tokens and learning_rate"
             )
     return tuple(tuple((name, _counts(name, table[name])[0]) for name in sorted(table)) for table in tables)
-
-
-def _made(cls: type[Made], values: Any, **more: Any) -> Made:
-    """The dataclass with these values; a key, or a type other than its default's, is a ProbeError."""
-    if not isinstance(values, dict):
-        raise ProbeError(f"{values!r} should be a table")
-    usual = cls()
-    for name, value in values.items():
-        if not hasattr(usual, name):
-            known = ", ".join(each.name for each in fields(usual))
-            raise ProbeError(f"a sweep has no {name!r}", hint=f"known are {known}")
-        kind = type(getattr(usual, name))
-        if not isinstance(value, (int, float) if kind is float else kind):
-            raise ProbeError(f"{name} should be of type {kind.__name__}, not {value!r}")
-    return cls(**values, **more)
 
 
 def _counts(name: str, values: Any) -> tuple[float, ...]:

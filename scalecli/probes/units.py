@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from scalecli.accounting.shape import ModelShape
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.schedule import WITH_TAIL
@@ -81,9 +82,10 @@ def unit_flops(unit: Unit) -> float:
 def _copies(config: ProbeConfig, device_type: str) -> int:
     """How many runs like this one to train side by side.
 
-    On GPUs one at a time: where stacking pays there was not measured.
+    On GPUs one at a time: where stacking pays there was not measured. Only our own decoder stacks.
     """
-    if device_type != "cpu" or config.shape.params >= STACK_PARAMS:
+    stacks = isinstance(config.shape, ModelShape) and config.shape.params < STACK_PARAMS
+    if device_type != "cpu" or not stacks:
         return 1
     return max(1, min(STACK_COPIES, STACK_TOKENS // config.batch_tokens))
 

@@ -186,11 +186,11 @@ def test_coordinates_go_on_at_the_width_where_they_were_stopped(
 
     real, widths = probing.run, []
 
-    def stopped_at_64(config: Any, wanted: Any, **more: Any) -> Any:
-        widths.extend(wanted)
-        if wanted == [64] and widths.count(64) == 1:
+    def stopped_at_64(configs: Any, **more: Any) -> Any:
+        widths.extend(config.shape.width for config in configs)
+        if widths[-1] == 64 and widths.count(64) == 1:
             raise KeyboardInterrupt
-        return real(config, wanted, **more)
+        return real(configs, **more)
 
     monkeypatch.setattr(probing, "run", stopped_at_64)
     words = (
@@ -245,19 +245,22 @@ def test_memory_is_traced_for_shapes_and_for_models_of_the_users(
     assert abs(found["prediction_error"]) < 1e-3
 
     (tmp_path / "mine_for_tracing.py").write_text(
-        "import torch\n\n\ndef small():\n"
-        "    model = torch.nn.Linear(1024, 256, bias=False)\n"
-        "    x = torch.zeros(8, 1024)\n"
-        "    return model, lambda module: module(x).square().mean()\n"
+        "import torch\nfrom scalecli.probes.task import Task\n\n\n"
+        "def small(*, width, depth, seed):\n"
+        "    model = torch.nn.Linear(1024, width, bias=False)\n"
+        "    batches = lambda split, size, seed: iter([torch.zeros(size, 1024)])\n"
+        "    return Task(model=model, losses=lambda m, x: m(x).square().mean(dim=1), batches=batches)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    own = ("probe", "memory", "--model", "mine_for_tracing:small")
-    traced = document("probe-memory", *own, "--trace", "--optimizer-impl", "loop")
+    own = ("probe", "memory", "--model", "mine_for_tracing:small", "--width", 256, "--layers", 1)
+    traced = document("probe-memory", *own, "--trace", "--optimizer-impl", "loop", "--precision", "fp32")
     assert traced["peak"]["bytes"] >= 4 * 4 * 1024 * 256  # weight, gradient and two moments
     assert traced["predicted_bytes"] is None
     assert failure(*own)["code"] == 2
-    assert failure("probe", "memory", "--model", "mine_for_tracing:none", "--trace")["code"] == 30
+    missing = ("--model", "mine_for_tracing:none", "--width", 8, "--layers", 2)
+    assert failure("probe", "memory", *missing, "--trace")["code"] == 30
+    assert failure("probe", "memory", *missing[:2], "--trace")["code"] == 2
 
 
 def test_memory_is_calibrated_for_a_device_of_the_users(

@@ -10,7 +10,8 @@ from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.coordinates.estimate import verdict
-from scalecli.probes.coordinates.run import run, widened
+from scalecli.probes.coordinates.run import run
+from scalecli.probes.family import widened
 from scalecli.probes.parametrization import Multipliers
 
 WIDTHS = (16, 32, 64, 128)
@@ -21,7 +22,8 @@ def test_the_verdict_on_real_networks(
     config: ProbeConfig, corpus: Corpus, parametrization: str, transfers: bool
 ) -> None:
     probed = replace(config, parametrization=parametrization, base_width=16)  # type: ignore[arg-type]
-    found = verdict(list(run(probed, WIDTHS, corpus=corpus, steps=6, seeds=3, device="cpu")))
+    configs = [replace(probed, shape=widened(config.shape, width)) for width in WIDTHS]
+    found = verdict(list(run(configs, corpus=corpus, steps=6, seeds=3, device="cpu")))
     assert found.transfers is transfers
     assert found.widths == WIDTHS
     assert {slope.name for slope in found.slopes} >= {"logits", "blocks.0.attention", "blocks.1.feed_forward"}
@@ -63,7 +65,7 @@ def test_too_few_widths_and_divergence_are_errors() -> None:
 
 
 def test_widening_keeps_depth_and_head_dimension(config: ProbeConfig) -> None:
-    wide = widened(config, 64).shape
+    wide = widened(config.shape, 64)
     assert (wide.layers, wide.head_dim, wide.heads, wide.ffn) == (2, config.shape.head_dim, 8, 128)
     with pytest.raises(ProbeError, match="no multiple"):
-        widened(config, 20)
+        widened(config.shape, 20)

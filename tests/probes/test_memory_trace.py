@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
@@ -12,12 +13,14 @@ from torch import nn
 from scalecli.accounting.memory import Recipe, estimate_memory
 from scalecli.accounting.memory.contrastive import contrastive_bytes
 from scalecli.accounting.shape import ModelShape
-from scalecli.errors import PlanError, ProbeError
+from scalecli.errors import PlanError
 from scalecli.probes.memory import kernels
 from scalecli.probes.memory.measure import measure_training
-from scalecli.probes.memory.trace import trace_training, trace_user_model
+from scalecli.probes.memory.trace import trace_foreign, trace_training
 from scalecli.probes.memory.tracker import MemoryTracker
 from scalecli.probes.memory.training import FusedAdamW
+from scalecli.probes.subjects.own import OwnFamily
+from scalecli.probes.task import Task
 
 TOLERANCE = 1e-3
 DENSE = ModelShape(layers=3, width=256, ffn=688, heads=4, kv_heads=4, vocab=1000)
@@ -208,20 +211,20 @@ class PlainBlock(nn.Module):
         return x + self.out(mixed.transpose(1, 2).flatten(2))
 
 
-def plain_model() -> tuple[nn.Module, object]:
-    x = torch.zeros(2, 128, 64, requires_grad=True)
-    return PlainBlock(), lambda model: model(x).sum()
+def plain_task(*, width: int, depth: int, seed: int) -> Task:
+    def batches(split: str, size: int, seed: int) -> Iterator[torch.Tensor]:
+        while True:
+            yield torch.zeros(size, 128, 64)
+
+    return Task(model=PlainBlock(), losses=lambda model, x: model(x).sum(dim=(1, 2)), batches=batches)
 
 
 def test_a_model_of_the_users_is_traced_with_the_footprint_of_fused_kernels() -> None:
-    traced = trace_user_model(f"{__name__}:plain_model", FUSED)
+    shape = OwnFamily(f"{__name__}:plain_task", aspect=32).member(64)
+    fp32 = replace(FUSED, precision="fp32")
+    traced = trace_foreign(shape, fp32, micro_batch_sequences=2, sequence_length=1)
     tokens, width = 2 * 128, 64
     # Normed stream, packed projection, attention output; log-sum-exp of 4 heads; deviation of the norm; the result.
     expected = 4 * tokens * (width + 3 * width + width) + 4 * tokens * 4 + 4 * tokens + 4 * tokens * width
     assert traced.saved_for_backward_bytes == pytest.approx(expected, rel=0.3)
     assert traced.saved_for_backward_bytes < 2 * 4 * 128 * 128 * 4  # less than the scores alone
-
-
-def test_a_model_that_is_not_there() -> None:
-    with pytest.raises(ProbeError, match="names no factory"):
-        trace_user_model("no_such_package:model", FUSED)

@@ -288,7 +288,7 @@ def test_the_standard_error_is_over_sequences(config: ProbeConfig, corpus: Corpu
     trainer = Trainer([config], corpus, device=CPU)
     trainer.advance(1.0)
     with torch.no_grad():
-        losses = trainer.sequence_losses(trainer._held_out[None])[0]
+        losses = torch.cat([trainer.losses(part) for part in trainer.subject.held_out()], dim=1)[0]
     (read,) = trainer.evaluate()
     assert read.mean == pytest.approx(losses.mean().item(), rel=1e-5)
     assert read.std_error == pytest.approx(losses.std().item() / math.sqrt(32), rel=1e-4)

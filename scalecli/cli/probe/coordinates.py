@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +37,9 @@ def coordinates(
     learning_rate: probe.LearningRate = None,
     parametrization: probe.Parametrization = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
     data: probe.Data = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
     seed: options.Seed = 0,
@@ -49,29 +52,30 @@ def coordinates(
 
     Example: scalecli probe coordinates --widths 32,64,128,256 --parametrization mup
     """
-    from scalecli.data.corpus import load_corpus
     from scalecli.probes.coordinates import run as probing
     from scalecli.probes.coordinates.estimate import SLOPE_TOLERANCE, verdict
-    from scalecli.probes.spec import SweepSpec
 
-    spec = probe.spec_with(SweepSpec(), data, None, None, parametrization, sequence_length)
-    corpus = load_corpus(spec.data)
+    spec = probe.spec_with(
+        data=data, settings=settings, model=model, parametrization=parametrization, sequence_length=sequence_length
+    )  # fmt: skip
+    corpus = spec.corpus()
     sizes = sorted({round(width) for width in options.counts([widths], "--widths")})
     config = _narrowest(spec, corpus, sizes, batch_tokens * steps, batch_tokens, learning_rate, seed)
+    family = spec.recipe.family(corpus)
+    wide = {width: replace(config, shape=family.widened(config.shape, width)) for width in sizes}
     parts = {
         width: Measurement("coordinates", {"run": config.run_id, "width": width, "seeds": seeds}, store)
         for width in sizes
     }
     if dry_run:
-        wide = [probing.widened(config, width) for width in sizes]
-        done = {each.run_id for each in wide if parts[each.shape.width].file.exists()}
-        show_estimate(wide, store, device, finished=done, as_json=as_json)
+        done = {wide[width].run_id for width, part in parts.items() if part.file.exists()}
+        show_estimate(list(wide.values()), store, device, finished=done, as_json=as_json)
         return
     rows: Rows = []
     with step_progress("widths") as on_width:
         for width, part in parts.items():
             measure = partial(
-                probing.run, config, [width], corpus=corpus, steps=steps, seeds=seeds, device=device
+                probing.run, [wide[width]], corpus=corpus, steps=steps, seeds=seeds, device=device
             )
             rows += part.rows(measure)
             on_width(sizes.index(width) + 1, len(sizes))
@@ -102,10 +106,9 @@ def _narrowest(
     seed: int,
 ) -> ProbeConfig:
     """The training at the first width; the others are it, widened."""
-    from scalecli.probes.family import member
     from scalecli.probes.ladder import default_learning_rate
 
-    shape = member(widths[0], corpus.vocab)
+    shape = spec.recipe.family(corpus).member(widths[0])
     rate = learning_rate or default_learning_rate(shape.params, batch_tokens)
     return spec.recipe.config(
         shape, corpus, spec.data, tokens=tokens, batch_tokens=batch_tokens, learning_rate=rate, seed=seed

@@ -53,7 +53,9 @@ def critical_batch(
     optimizer: probe.OptimizerName = None,
     parametrization: probe.Parametrization = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
     data: probe.Data = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
@@ -74,11 +76,11 @@ def critical_batch(
 
       scalecli probe critical-batch --params 30k --tokens 600k --branch-at 400 --factors 1,2,4,8
     """
-    from scalecli.data.corpus import load_corpus
-    from scalecli.probes.spec import SweepSpec
-
-    spec = probe.spec_with(SweepSpec(), data, "constant", optimizer, parametrization, sequence_length)
-    corpus = load_corpus(spec.data)
+    spec = probe.spec_with(
+        data=data, settings=settings, model=model, schedule="constant", optimizer=optimizer,
+        parametrization=parametrization, sequence_length=sequence_length,
+    )  # fmt: skip
+    corpus = spec.corpus()
     batches = options.counts(batch_tokens, "--batch-tokens")
     rates = options.counts(learning_rate, "--learning-rate")
     wished: dict[str, Any] = {

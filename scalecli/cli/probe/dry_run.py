@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from scalecli.probes.spec import SweepSpec
     from scalecli.probes.timing import StepTime
 
-TIMED_PARAMS = (16e3, 128e3)
-"""Sizes whose steps are timed where the runs themselves are not yet known, or cannot be tried."""
+TIMED_SIZES = (1, 8)
+"""Sizes whose steps are timed where the runs themselves are not yet known, as multiples of the smallest model."""
 
 
 def show_estimate(
@@ -51,9 +51,12 @@ def show_estimate(
 
 def machine_pace(spec: SweepSpec, corpus: Corpus, device: str) -> StepTime:
     """The time of training steps on this machine, from a few of a small and a larger model."""
+    from scalecli.probes.family import SMALLEST_WIDTH
     from scalecli.probes.timing import measure_step_time
 
-    return measure_step_time(replace(spec, params=TIMED_PARAMS, runs=()).configs(corpus), device=device)
+    smallest = spec.recipe.family(corpus).member(SMALLEST_WIDTH).params
+    sizes = tuple(float(smallest * multiple) for multiple in TIMED_SIZES)
+    return measure_step_time(replace(spec, params=sizes, runs=()).configs(corpus), device=device)
 
 
 def finished_runs(path: Path) -> set[str]:

@@ -37,7 +37,9 @@ def lr(
     optimizer: probe.OptimizerName = None,
     parametrization: probe.Parametrization = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
     data: probe.Data = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
@@ -54,14 +56,15 @@ def lr(
 
       scalecli probe lr --params 50k --tokens 1M --low 1e-3 --high 6e-2 --seeds 3
     """
-    from scalecli.data.corpus import load_corpus
     from scalecli.probes.learning_rate.design import design
     from scalecli.probes.learning_rate.estimate import rate_range
-    from scalecli.probes.spec import SweepSpec
 
-    spec = probe.spec_with(SweepSpec(), data, schedule, optimizer, parametrization, sequence_length)
+    spec = probe.spec_with(
+        data=data, settings=settings, model=model, schedule=schedule, optimizer=optimizer,
+        parametrization=parametrization, sequence_length=sequence_length,
+    )  # fmt: skip
     wished: dict[str, Any] = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens, "seed": seed}
-    middle = probe.proxy_run(spec, load_corpus(spec.data), **wished)
+    middle = probe.proxy_run(spec, spec.corpus(), **wished)
     rule = middle.learning_rate
     configs = design(
         middle,

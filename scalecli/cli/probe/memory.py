@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from scalecli.accounting.memory import Recipe
     from scalecli.accounting.shape import ModelShape
+    from scalecli.probes.foreign import ForeignShape
     from scalecli.probes.memory.trace import Trace
 
 
@@ -56,14 +56,7 @@ def memory(
     heads: options.Heads = None,
     kv_heads: options.KvHeads = None,
     vocab: options.Vocab = 32000,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODULE:FACTORY",
-            help="A model of your own: the factory returns (module, loss of module). Needs --trace.",
-        ),
-    ] = None,
+    model: probe.Model = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Count every tensor of a step without running it on a device.")
     ] = False,
@@ -90,7 +83,9 @@ def memory(
 
       scalecli probe memory --params 7B --trace
 
-      scalecli probe memory --model mymodels:small --trace
+      scalecli probe memory --model hf:config.json --trace --micro-batch 4
+
+      scalecli probe memory --model mymodels:small --width 256 --layers 8 --trace
     """
     from scalecli.accounting.memory import Recipe
 
@@ -99,12 +94,16 @@ def memory(
         "logits": logits,
     }  # fmt: skip
     recipe = Recipe(**kinds)
+    size: Size = {"micro_batch_sequences": micro_batch, "sequence_length": sequence_length}
     if model is not None:
-        _check_own(model, trace, params or layers or width)
-        show(_traced_model(model, recipe), _draw, as_json=as_json)
+        if not trace:
+            raise typer.BadParameter(
+                "another model is traced, not measured: add --trace", param_hint="--model"
+            )
+        foreign = _foreign_shape(model, layers, width, vocab, sequence_length)
+        show(_traced_foreign(model, foreign, recipe, size), _draw, as_json=as_json)
         return
     shape = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
-    size: Size = {"micro_batch_sequences": micro_batch, "sequence_length": sequence_length}
     if dry_run:
         show(_estimate(shape, recipe, size, device, store), draw_estimate, as_json=as_json)
     elif trace:
@@ -113,17 +112,21 @@ def memory(
         show(_measured(shape, recipe, size, device, timeout, store), _draw, as_json=as_json)
 
 
-def _check_own(model: str, trace: bool, size: float | None) -> None:
-    """Models of one's own are found from the working directory, as `python -m` would."""
-    if not trace:
-        raise typer.BadParameter(
-            "a model of your own is traced, not measured: add --trace", param_hint="--model"
-        )
-    if size is not None:
-        raise typer.BadParameter("give --model or a size, not both", param_hint="--model")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+def _foreign_shape(
+    model: str, layers: int | None, width: int | None, vocab: int, sequence_length: int
+) -> ForeignShape:
+    """A configuration as it is, or either kind of model at the given width and depth."""
+    from scalecli.probes.family import DecoderFamily, family_of
+    from scalecli.probes.subjects.causal_lm import TransformersFamily
+
+    probe.find_own_modules()
+    family = family_of(model, vocab=vocab, sequence_length=sequence_length)
+    assert not isinstance(family, DecoderFamily)
+    if width and layers:
+        return family.sized(width, layers)
+    if isinstance(family, TransformersFamily) and not (width or layers):
+        return family.as_configured()
+    raise typer.BadParameter("give both --width and --layers", param_hint="--model")
 
 
 def _measured(
@@ -164,10 +167,12 @@ def _traced(shape: ModelShape, recipe: Recipe, size: Size) -> dict[str, Any]:
     return _trace_document(_target(shape, recipe, size), found, predicted)
 
 
-def _traced_model(model: str, recipe: Recipe) -> dict[str, Any]:
-    from scalecli.probes.memory.trace import trace_user_model
+def _traced_foreign(model: str, shape: ForeignShape, recipe: Recipe, size: Size) -> dict[str, Any]:
+    from scalecli.probes.memory.trace import trace_foreign
 
-    return _trace_document({"model": model, "recipe": asdict(recipe)}, trace_user_model(model, recipe), None)
+    size = {**size, "sequence_length": shape.tokens_per_example or size["sequence_length"]}
+    target = {"model": model, "params": shape.params, "recipe": asdict(recipe), **size}
+    return _trace_document(target, trace_foreign(shape, recipe, **size), None)
 
 
 def _trace_document(target: dict[str, Any], found: Trace, predicted: int | None) -> dict[str, Any]:
@@ -213,7 +218,8 @@ def _estimate(shape: ModelShape, recipe: Recipe, size: Size, device: str, store:
 
 def _draw(document: Any) -> Iterator[RenderableType]:
     target, peak = document["target"], document["peak"]
-    what = target.get("model") or f"{format_count(target['params'])} parameters"
+    name = f"{target['model']}, " if "model" in target else ""
+    what = f"{name}{format_count(target['params'])} parameters"
     rows = [("peak", format_bytes(peak["bytes"]))]
     if peak["moment"] is not None:
         rows.append(("highest at", peak["moment"]))

@@ -58,7 +58,9 @@ def noise(
     optimizer: probe.OptimizerName = None,
     parametrization: probe.Parametrization = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
     data: probe.Data = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
     rows: probe.Rows = None,
@@ -77,12 +79,13 @@ def noise(
 
       scalecli probe noise --params 50k --tokens 1M --rows noise.csv && scalecli fit noise.csv --law noise-scale
     """
-    from scalecli.data.corpus import load_corpus
     from scalecli.probes.noise import run as probing
-    from scalecli.probes.spec import SweepSpec
 
-    spec = probe.spec_with(SweepSpec(), data, schedule, optimizer, parametrization, sequence_length)
-    corpus = load_corpus(spec.data)
+    spec = probe.spec_with(
+        data=data, settings=settings, model=model, schedule=schedule, optimizer=optimizer,
+        parametrization=parametrization, sequence_length=sequence_length,
+    )  # fmt: skip
+    corpus = spec.corpus()
     batch = batch_tokens or _batch_tokens(tokens, micro_batches * spec.recipe.sequence_length)
     wished: dict[str, Any] = {
         "params": params,
@@ -91,14 +94,14 @@ def noise(
         "seed": seed,
     }
     config = probe.proxy_run(spec, corpus, batch_tokens=batch, **wished)
-    settings: dict[str, Any] = {
+    what: dict[str, Any] = {
         "start": int(preconditioned),
         "every": every,
         "micro_batches": micro_batches,
         "by_layer": by_layer,
         "preconditioned": preconditioned,
     }
-    measurement = Measurement("noise", {"run": config.run_id, **settings}, store)
+    measurement = Measurement("noise", {"run": config.run_id, **what}, store)
     if dry_run:
         done = {config.run_id} if measurement.file.exists() else set[str]()
         show_estimate([config], store, device, finished=done, as_json=as_json)
@@ -106,7 +109,7 @@ def noise(
     with step_progress("steps") as on_step:
         measured = measurement.rows(
             lambda: probing.run(
-                config, probing.NoiseProbe(**settings), corpus=corpus, device=device, on_step=on_step
+                config, probing.NoiseProbe(**what), corpus=corpus, device=device, on_step=on_step
             )
         )
     document = {

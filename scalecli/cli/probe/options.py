@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -53,6 +55,22 @@ Parametrization = Annotated[
 OptimizerName = Annotated[
     str | None, typer.Option("--optimizer", metavar="adamw|sgd|muon|adafactor", help="[adamw]")
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="hf:CONFIG.json|MODULE:FACTORY",
+        help="Another model than our decoder: a transformers configuration, or a task of your own.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of a sweep's file, e.g. recipe.aspect=8 or recipe.optimizer.beta2=0.99. Repeats.",
+    ),
+]
 SequenceLength = Annotated[
     int | None, typer.Option("--sequence-length", min=2, help="Tokens in one sequence. [128]")
 ]
@@ -78,23 +96,29 @@ Rows = Annotated[
 
 
 def spec_with(
-    spec: SweepSpec,
-    data: str | None,
-    schedule: str | None,
-    optimizer: str | None,
-    parametrization: str | None,
-    sequence_length: int | None,
+    spec: SweepSpec | None = None,
+    *,
+    data: str | None = None,
+    optimizer: str | None = None,
+    settings: Sequence[str] | None = None,
+    **recipe: Any,
 ) -> SweepSpec:
-    """The specification with the options that were given."""
-    given: dict[str, Any] = {
-        "schedule": schedule,
-        "parametrization": parametrization,
-        "sequence_length": sequence_length,
-    }
-    recipe = replace(spec.recipe, **{name: value for name, value in given.items() if value is not None})
+    """The specification, by default the usual one, with the options that were given; `settings` come first."""
+    from scalecli.probes.spec import SweepSpec, with_settings
+
+    find_own_modules()
+    spec = with_settings(spec or SweepSpec(), settings or ())
+    changed = replace(spec.recipe, **{name: value for name, value in recipe.items() if value is not None})
     if optimizer is not None:
-        recipe = replace(recipe, optimizer=replace(recipe.optimizer, name=cast(Any, optimizer)))
-    return replace(spec, recipe=recipe, data=data or spec.data)
+        changed = replace(changed, optimizer=replace(changed.optimizer, name=cast(Any, optimizer)))
+    return replace(spec, recipe=changed, data=data or spec.data)
+
+
+def find_own_modules() -> None:
+    """Modules of the user's own are found from the working directory, as `python -m` finds them."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def proxy_run(
@@ -108,10 +132,10 @@ def proxy_run(
     seed: int = 0,
 ) -> ProbeConfig:
     """One training of a proxy; batch and rate are those that the default grid is centred on, where not given."""
-    from scalecli.probes.family import proxy_shape
+    from scalecli.probes.family import shape_of_size
     from scalecli.probes.ladder import default_batch_tokens, default_learning_rate
 
-    shape = proxy_shape(params, vocab=corpus.vocab)
+    shape = shape_of_size(spec.recipe.family(corpus), params)
     batch = batch_tokens or default_batch_tokens(tokens)
     return spec.recipe.config(
         shape,

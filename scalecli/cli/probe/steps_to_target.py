@@ -46,10 +46,10 @@ class StepsProbe:
         interval: float,
     ) -> StepsProbe:
         from scalecli.probes.critical_batch.steps_to_target import design
-        from scalecli.probes.family import proxy_shape
+        from scalecli.probes.family import shape_of_size
         from scalecli.probes.ladder import default_batch_tokens
 
-        shape = proxy_shape(params, vocab=corpus.vocab)
+        shape = shape_of_size(spec.recipe.family(corpus), params)
         middle = default_batch_tokens(tokens)
         configs = design(
             corpus, spec.data, shape, tokens=tokens, seeds=seeds, recipe=spec.recipe,

@@ -55,7 +55,9 @@ def sweep(
     optimizer: probe.OptimizerName = None,
     parametrization: probe.Parametrization = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
     data: probe.Data = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
@@ -71,14 +73,14 @@ def sweep(
 
       scalecli probe sweep --minutes 5 --dry-run
     """
-    from scalecli.data.corpus import load_corpus
-    from scalecli.probes.spec import SweepSpec, sweep_spec
+    from scalecli.probes.spec import sweep_spec
 
     if budget is not None and minutes is not None:
         raise typer.BadParameter("give --budget or --minutes, not both", param_hint="--minutes")
     wished = probe.spec_with(
-        sweep_spec(spec) if spec else SweepSpec(), data, schedule, optimizer, parametrization, sequence_length
-    )
+        sweep_spec(spec) if spec else None, data=data, settings=settings, model=model, schedule=schedule,
+        optimizer=optimizer, parametrization=parametrization, sequence_length=sequence_length,
+    )  # fmt: skip
     grid: dict[str, Any] = {
         "params": options.counts(params, "--params"),
         "tokens_per_param": options.counts(tokens_per_param, "--tokens-per-param"),
@@ -87,7 +89,7 @@ def sweep(
     }
     wished = replace(wished, **{name: values for name, values in grid.items() if values})
     wished = wished if seeds is None else replace(wished, seeds=seeds)
-    corpus = load_corpus(wished.data)
+    corpus = wished.corpus()
     if minutes is not None:
         configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, device, slots))
     else:

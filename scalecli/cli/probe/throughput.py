@@ -57,6 +57,8 @@ def throughput(
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a trial.")] = 1,
     optimizer: probe.OptimizerName = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
     dry_run: options.DryRun = False,
@@ -72,16 +74,15 @@ def throughput(
 
       scalecli probe throughput --params 100M --search --device cuda
     """
-    from scalecli.data.corpus import load_corpus
-    from scalecli.probes.spec import SweepSpec
     from scalecli.probes.throughput import run as trying
     from scalecli.probes.throughput.estimate import limits
 
-    spec = probe.spec_with(SweepSpec(), None, None, optimizer, None, sequence_length)
-    length = spec.recipe.sequence_length
-    config = probe.proxy_run(
-        spec, load_corpus(spec.data), params=params, tokens=TRIAL_STEPS * length, batch_tokens=length
+    spec = probe.spec_with(
+        settings=settings, model=model, optimizer=optimizer, sequence_length=sequence_length
     )
+    # One sequence a step, or one example of a task whose examples are smaller.
+    config = probe.proxy_run(spec, spec.corpus(), params=params, tokens=1, batch_tokens=1)
+    config = replace(config, steps=TRIAL_STEPS)
     place = trying.Place.of(device, threads=threads)
     place = place if limit is None else replace(place, limit_bytes=limit)
     sizes = sorted({round(size) for size in options.counts([micro_batch], "--micro-batch")})

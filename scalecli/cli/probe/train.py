@@ -27,7 +27,9 @@ def train(
     optimizer: probe.OptimizerName = None,
     parametrization: probe.Parametrization = None,
     sequence_length: probe.SequenceLength = None,
+    model: probe.Model = None,
     data: probe.Data = None,
+    settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
     seed: options.Seed = 0,
@@ -38,11 +40,11 @@ def train(
 
     Example: scalecli probe train --params 100k --tokens 2M --batch-tokens 1024 --learning-rate 4e-3
     """
-    from scalecli.data.corpus import load_corpus
-    from scalecli.probes.spec import SweepSpec
-
-    spec = probe.spec_with(SweepSpec(), data, schedule, optimizer, parametrization, sequence_length)
-    corpus = load_corpus(spec.data)
+    spec = probe.spec_with(
+        data=data, settings=settings, model=model, schedule=schedule, optimizer=optimizer,
+        parametrization=parametrization, sequence_length=sequence_length,
+    )  # fmt: skip
+    corpus = spec.corpus()
     config = probe.proxy_run(
         spec,
         corpus,

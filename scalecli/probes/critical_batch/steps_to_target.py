@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from scalecli.accounting.shape import ModelShape
 from scalecli.data.corpus import Corpus
 from scalecli.errors import NotEnoughSignal, ProbeError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.foreign import Shape
 from scalecli.probes.ladder import RATE_FACTORS, Recipe, default_learning_rate
 
 READINGS = 40
@@ -39,7 +39,7 @@ class Curve:
 def design(
     corpus: Corpus,
     data: str,
-    shape: ModelShape,
+    shape: Shape,
     *,
     batch_tokens: Sequence[float],
     tokens: float,

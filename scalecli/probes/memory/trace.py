@@ -9,9 +9,10 @@ from torch import Tensor
 
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
+from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.memory.fused import FusedKernels
 from scalecli.probes.memory.tracker import MemoryTracker
-from scalecli.probes.memory.training import Build, Training, decoder_training, user_training
+from scalecli.probes.memory.training import Build, Training, decoder_training, foreign_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,17 @@ def trace_training(
     )
 
 
-def trace_user_model(spec: str, recipe: Recipe) -> Trace:
-    """A model of the user's, `package.module:factory`, with the footprints of fused GPU kernels."""
+def trace_foreign(
+    shape: ForeignShape, recipe: Recipe, *, micro_batch_sequences: int, sequence_length: int
+) -> Trace:
+    """A model of `transformers` or of the user's, with the footprints of fused GPU kernels."""
     with FusedKernels():
-        return trace(lambda: user_training(spec, recipe), recipe.accumulation)
+        return trace(
+            lambda: foreign_training(
+                shape, recipe, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length
+            ),
+            recipe.accumulation,
+        )
 
 
 def trace(build: Build, accumulation: int = 1, *, device: str = "meta") -> Trace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,10 @@ from torch import Tensor, nn
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError, ProbeError
+from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.memory.decoder import TracedDecoder, weight_type
+from scalecli.probes.subjects.own import mapped
+from scalecli.probes.task import build_task
 
 OnHidden = Callable[[Tensor], None]
 
@@ -39,22 +41,35 @@ def decoder_training(
     return Training(lambda on_hidden: model(tokens, targets, on_hidden), make_optimizers(model, recipe))
 
 
-def user_training(spec: str, recipe: Recipe) -> Training:
-    """A model of the user's: `package.module:factory`, whose factory returns a module and a function that maps the
-    module to its loss. The recipe's optimizer trains it; its precision and kernels are the module's own.
+def foreign_training(
+    shape: ForeignShape, recipe: Recipe, *, micro_batch_sequences: int, sequence_length: int
+) -> Training:
+    """A model of `transformers` or of the user's on the meta device. The recipe's optimizer trains it, in the recipe's
+    type of weights; kernels are the model's own.
 
-    Raises ProbeError if there is no such factory.
+    Raises ProbeError where it cannot be built there, or its experts have no products in that type.
     """
-    module_name, _, name = spec.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ProbeError(
-            f"{spec!r} names no factory: {error}",
-            hint="give package.module:function; the function returns (module, loss_of_module)",
-        ) from error
-    model, loss = factory()
-    return Training(lambda _: loss(model), make_optimizers(model, recipe))
+    if shape.from_transformers:
+        from scalecli.probes.subjects.causal_lm import build, meta_loss
+
+        if shape.num_experts > 1 and recipe.precision != "bf16":
+            raise ProbeError(
+                "grouped products of experts are traced in bfloat16 only", hint="use --precision bf16"
+            )
+        model = build(shape.content, sequence_length).to(weight_type(recipe))
+        tokens = torch.zeros(1, micro_batch_sequences, sequence_length + 1, dtype=torch.int64)
+        return Training(lambda _: meta_loss(model, tokens), make_optimizers(model, recipe))
+    task = build_task(shape.model, width=shape.width, depth=shape.layers, seed=0)
+    with torch.device("cpu"):
+        examples = next(iter(task.batches("train", micro_batch_sequences, 0)))
+    batch = mapped(examples, lambda tensor: _as_weights(tensor, recipe).to("meta"))
+    model = task.model.to(weight_type(recipe))
+    return Training(lambda _: task.losses(model, batch).mean(), make_optimizers(model, recipe))
+
+
+def _as_weights(tensor: Tensor, recipe: Recipe) -> Tensor:
+    tensor = tensor.detach()
+    return tensor.to(weight_type(recipe)) if tensor.is_floating_point() else tensor
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:

@@ -14,7 +14,6 @@ from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.decoder import weights_of
 from scalecli.probes.device import cpu_settings, resolve_device
 from scalecli.probes.noise.estimate import SquaredNorms
 from scalecli.probes.train.trainer import Trainer
@@ -102,7 +101,7 @@ def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterat
     divisors = _adam_divisors(trainer) if probe.preconditioned else {}
     small = torch.zeros(0)
     loss = 0.0
-    for part in batch.chunk(probe.micro_batches, dim=1):
+    for part in trainer.subject.parts(batch, probe.micro_batches):
         trainer.gradients.buffer.zero_()
         loss += float(trainer.backward(part, share=1.0)) / probe.micro_batches
         norms = _squared_norms(trainer, divisors)
@@ -141,7 +140,7 @@ def _squared_norms(trainer: Trainer, divisors: dict[int, Tensor]) -> Tensor:
         grads = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
         return torch.stack([grad.double().square().sum() for grad in grads])
     norms: dict[str, Tensor] = {}
-    for weight in weights_of(trainer.model, 0):
+    for weight in trainer.subject.weights(0):
         scaled = weight.grad / divisors[weight.value.data_ptr()]
         norms[weight.name] = norms.get(weight.name, torch.zeros(())) + scaled.double().square().sum()
     return torch.stack(list(norms.values()))

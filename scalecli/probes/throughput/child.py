@@ -16,6 +16,7 @@ import torch
 
 from scalecli.data.corpus import Corpus
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.corpora import corpus_of
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
 from scalecli.probes.throughput.host_memory import HostMemory
 from scalecli.probes.train.trainer import Trainer
@@ -65,7 +66,9 @@ def _seconds_per_step(config: ProbeConfig, device: torch.device) -> float:
 
 
 def random_corpus(config: ProbeConfig) -> Corpus:
-    """Just enough tokens for the trial: their values change neither time nor memory."""
+    """Just enough tokens for the trial: their values change neither time nor memory. Tasks bring their own."""
+    if not config.shape.vocab:
+        return corpus_of(config)
     rng = np.random.default_rng(0)
     count = config.sequence_length * (config.batch_sequences + config.evaluation.sequences) + 1
     tokens = rng.integers(0, min(256, config.shape.vocab), count, dtype=np.uint8)

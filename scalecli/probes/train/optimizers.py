@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scalecli.probes.config import Optimizer, ProbeConfig
-from scalecli.probes.decoder import Decoder, Weight, weights_of
+from scalecli.probes.subjects.subject import Subject, Weight
 
 Group = dict[str, Any]
 
@@ -28,19 +28,19 @@ class Gradients:
     parts: list[Tensor]
 
 
-def allocate_gradients(model: Decoder) -> Gradients:
-    """Gives every parameter a gradient inside one buffer, where autograd adds to it in place for the whole run."""
-    parameters = list(model.parameters())
+def allocate_gradients(subject: Subject) -> Gradients:
+    """Gives every trained parameter a gradient inside one buffer, where autograd adds to it in place for the run."""
+    parameters = [parameter for parameter in subject.model.parameters() if parameter.requires_grad]
     buffer = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
     parts = buffer.split([parameter.numel() for parameter in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
-    if model.copies == 1:
+    if subject.copies == 1:
         return Gradients(buffer, [buffer[None]])
-    return Gradients(buffer, [part.view(model.copies, -1) for part in parts])
+    return Gradients(buffer, [part.view(subject.copies, -1) for part in parts])
 
 
-def build_optimizers(model: Decoder, configs: Sequence[ProbeConfig]) -> list[torch.optim.Optimizer]:
+def build_optimizers(subject: Subject, configs: Sequence[ProbeConfig]) -> list[torch.optim.Optimizer]:
     """The optimizers that together update every copy; every group carries `peak_rate`, its rate before the
     schedule.
     """
@@ -48,22 +48,21 @@ def build_optimizers(model: Decoder, configs: Sequence[ProbeConfig]) -> list[tor
     by_matrix: list[Group] = []
     by_vector: list[Group] = []
     for copy, config in enumerate(configs):
-        for weight in weights_of(model, copy):
-            hidden = weight.role == "hidden"
-            (by_matrix if hidden else by_vector).append(_group(weight, config, model))
+        for weight in subject.weights(copy):
+            (by_matrix if weight.role == "hidden" else by_vector).append(_group(weight, config))
     if settings.name == "muon":
         return [_muon(merged(by_matrix), settings), _adamw(merged(by_vector), settings)]
     make = {"adamw": _adamw, "sgd": _sgd, "adafactor": _adafactor}[settings.name]
     return [make(merged(by_matrix + by_vector), settings)]
 
 
-def _group(weight: Weight, config: ProbeConfig, model: Decoder) -> Group:
+def _group(weight: Weight, config: ProbeConfig) -> Group:
     leaf = nn.Parameter(weight.value)
     leaf.grad = weight.grad
     decay = 0.0 if weight.role == "vector" else config.optimizer.weight_decay
     return {
         "params": [leaf],
-        "peak_rate": config.learning_rate * model.multipliers.rate[weight.role],
+        "peak_rate": config.learning_rate * weight.rate,
         "weight_decay": decay,
     }
 

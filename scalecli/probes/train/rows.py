@@ -56,15 +56,11 @@ def result_row(
         "status": outcome.status,
         "status_reason": outcome.reason,
         **config_columns(config),
-        "unique_tokens": min(
-            config.tokens, epoch_tokens(corpus.train[: config.unique_tokens], config.sequence_length)
-        ),
-        "dataset": corpus.name,
-        "bytes_per_token": corpus.bytes_per_token,
+        **_data_columns(config, corpus),
         "loss_kind": "validation",
         "loss": _finite(loss.mean) if loss else None,
         "loss_std": _finite(loss.std_error) if loss else None,
-        "loss_bits_per_byte": _finite(loss.mean / math.log(2) / corpus.bytes_per_token) if loss else None,
+        "loss_bits_per_byte": _bits_per_byte(loss, corpus),
         "train_loss": _finite(outcome.train_loss) if outcome.train_loss is not None else None,
         "seconds": config.steps * seconds_per_step if seconds_per_step else None,
         "tokens_per_second": config.batch_tokens / seconds_per_step if seconds_per_step else None,
@@ -74,6 +70,21 @@ def result_row(
         "versions": f"scalecli {scalecli.__version__}, torch {torch.__version__}",
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _data_columns(config: ProbeConfig, corpus: Corpus) -> Row:
+    """What a task of the user's trains on is its own affair: it has a name only."""
+    distinct = None
+    if corpus.unique_tokens:
+        available = epoch_tokens(corpus.train[: config.unique_tokens], config.sequence_length)
+        distinct = min(config.tokens, available)
+    return {"dataset": corpus.name, "bytes_per_token": corpus.bytes_per_token, "unique_tokens": distinct}
+
+
+def _bits_per_byte(loss: HeldOutLoss | None, corpus: Corpus) -> float | None:
+    if loss is None or corpus.bytes_per_token is None:
+        return None
+    return _finite(loss.mean / math.log(2) / corpus.bytes_per_token)
 
 
 def _finite(value: float) -> float | None:

@@ -20,8 +20,6 @@ from scalecli.probes.units import lengths
 
 WINDOW_STEPS = 16
 """Steps between looks at the losses: each look waits for the device."""
-HOPELESS_NATS = 1.0
-"""A training loss this far above that of guessing counts as diverged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +161,23 @@ class _Session:
         self.last_losses = torch.stack(self.window).mean(dim=0).tolist()
         self.window.clear()
         for copy, loss in enumerate(self.last_losses):
-            self.failures[copy] = self.failures[copy] or self._failure(loss, math.log(configs[0].shape.vocab))
+            self.failures[copy] = self.failures[copy] or self._failure(loss)
         if self.on_step:
             first = configs[0]
             self.on_step(StepReport(first.run_id, self.trainer.step, first.steps, self.last_losses[0]))
 
-    def _failure(self, loss: float, guessing: float) -> str:
+    def _failure(self, loss: float) -> str:
         """Why a training loss is beyond hope; empty when it is not."""
+        subject, step = self.trainer.subject, self.trainer.step
         if not math.isfinite(loss):
-            return f"training loss is {loss} at step {self.trainer.step}"
-        if loss > guessing + HOPELESS_NATS:
-            return (
-                f"training loss {loss:.2f} at step {self.trainer.step} is far above guessing ({guessing:.2f})"
-            )
+            return f"training loss is {loss} at step {step}"
+        if loss > subject.hopeless:
+            return f"training loss {loss:.2f} at step {step} is far above guessing ({subject.guessing:.2f})"
         return ""
 
     def _results(self, configs: Sequence[ProbeConfig]) -> Iterator[Row]:
         losses = self.trainer.evaluate()
-        guessing = math.log(configs[0].shape.vocab)
+        guessing = self.trainer.subject.guessing
         for copy, (config, loss) in enumerate(zip(configs, losses, strict=True)):
             reason = self.failures[copy]
             if not reason and not loss.mean < guessing:

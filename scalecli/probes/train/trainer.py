@@ -1,4 +1,4 @@
-"""The training step, for one model or for a stack of them."""
+"""The training step, for any subject: one model, or a stack of them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
-from scalecli.errors import DataError, ProbeError
-from scalecli.probes.batches import Batches, held_out
+from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.decoder import Decoder, Experts, initialise
-from scalecli.probes.parametrization import Multipliers
+from scalecli.probes.subjects import subject_of
+from scalecli.probes.subjects.subject import Batch
 from scalecli.probes.train.optimizers import allocate_gradients, build_optimizers, clip_gradients, set_rates
-
-EVALUATION_TOKENS = 16_384
-"""Tokens evaluated at once: the logits of a batch stay near 16 MiB for byte vocabularies."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLoss:
-    """Mean loss over the held-out sequences and its standard error, both [nats/token]."""
+    """Mean loss over the held-out examples and its standard error, both [nats/token]."""
 
     mean: float
     std_error: float
@@ -36,8 +31,8 @@ class Trainer:
     """Copies that share everything but seed, learning rate and weight decay, step by step.
 
     Raises:
-        DataError: the corpus is too small for a sequence, or not the one the configuration names.
-        ProbeError: the configurations cannot be stacked, or the micro-batch does not divide the batch.
+        DataError: the data are too few, or not those that the configuration names.
+        ProbeError: the model cannot be built, or the micro-batch does not divide the batch.
     """
 
     def __init__(
@@ -48,45 +43,32 @@ class Trainer:
         device: torch.device,
         micro_batch_sequences: int | None = None,
     ) -> None:
-        _check_corpus(configs[0], corpus)
         self.config = configs[0]
         self.device = device
         self.step = 0
         self._accumulation = _accumulation(self.config, micro_batch_sequences)
-        multipliers = Multipliers.of(self.config.shape, self.config.parametrization, self.config.base_width)
-        self.model = Decoder(
-            self.config.shape, multipliers, length=self.config.sequence_length, copies=len(configs)
-        )
-        initialise(self.model, [config.seed for config in configs])
-        self.model.to(device)
-        self.gradients = allocate_gradients(self.model)
-        self.optimizers = build_optimizers(self.model, configs)
-        self._experts = [module for module in self.model.modules() if isinstance(module, Experts)]
-        self._average = self._weights() if self.config.evaluation.average else {}
-        self._batches = [_batches(config, corpus, device) for config in configs]
-        self._held_out = held_out(
-            corpus.validation,
-            sequence_length=self.config.sequence_length,
-            sequences=self.config.evaluation.sequences,
-            device=device,
-        )
+        self.subject = subject_of(configs, corpus, device)
+        self.model = self.subject.model
+        self.gradients = allocate_gradients(self.subject)
+        self.optimizers = build_optimizers(self.subject, configs)
+        self._average = self._trained() if self.config.evaluation.average else {}
 
     def advance(self, rate_factor: float) -> Tensor:
         """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
         self.gradients.buffer.zero_()
-        losses = torch.zeros(self.model.copies, device=self.device)
-        for part in self.batch().chunk(self._accumulation, dim=1):
+        losses = torch.zeros(self.subject.copies, device=self.device)
+        for part in self.subject.parts(self.batch(), self._accumulation):
             losses += self.backward(part, share=1 / self._accumulation)
         self.update(rate_factor)
         return losses
 
-    def batch(self) -> Tensor:
-        """The training batch of this step, (c, b, t + 1)."""
-        return torch.stack([batches.at(self.step) for batches in self._batches])
+    def batch(self) -> Batch:
+        """The training batch of this step, on the device."""
+        return self.subject.batch(self.step)
 
-    def backward(self, part: Tensor, *, share: float) -> Tensor:
+    def backward(self, part: Batch, *, share: float) -> Tensor:
         """Adds the gradient of `share` times the part's mean loss; returns that loss of each copy, (c,)."""
-        losses = share * self.sequence_losses(part).mean(dim=1)
+        losses = share * self.losses(part).mean(dim=1)
         # Copies share no weights, so the gradient of the sum is each copy's own.
         losses.sum().backward()
         return losses.detach()
@@ -98,18 +80,15 @@ class Trainer:
         set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()
-        for experts in self._experts:
-            experts.balance()
+        self.subject.after_step()
         self.step += 1
         if self._average:
             self._note_average()
 
-    def sequence_losses(self, batch: Tensor) -> Tensor:
-        """Mean cross-entropy of each sequence of (c, b, t + 1), as (c, b) [nats/token]."""
+    def losses(self, batch: Batch) -> Tensor:
+        """The loss of every example, (c, b), in the run's number format."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            logits = self.model(batch[..., :-1])
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), batch[..., 1:].flatten(), reduction="none")
-        return losses.view(*batch.shape[:2], -1).mean(dim=-1)
+            return self.subject.losses(batch)
 
     @torch.no_grad()
     def _note_average(self) -> None:
@@ -118,28 +97,30 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             self._average[name].lerp_(parameter, 1 - kept)
 
-    def _weights(self) -> dict[str, Tensor]:
-        """Copies of the weights, and of the biases that balance experts."""
-        return {name: value.clone() for name, value in self.model.state_dict().items()}
+    def _trained(self) -> dict[str, Tensor]:
+        """Copies of the trained weights."""
+        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
     def evaluate(self) -> list[HeldOutLoss]:
         """The held-out loss of every copy: of its weights, or of their average where the configuration says so."""
         if not self._average:
             return self._evaluate()
-        present = self._weights()
-        self.model.load_state_dict(self._average)
+        present = self._trained()
+        self._set_trained(self._average)
         losses = self._evaluate()
-        self.model.load_state_dict(present)
+        self._set_trained(present)
         return losses
 
     @torch.no_grad()
+    def _set_trained(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(values[name])
+
+    @torch.no_grad()
     def _evaluate(self) -> list[HeldOutLoss]:
-        sequences = max(1, EVALUATION_TOKENS // (self.config.sequence_length * self.model.copies))
-        parts = [
-            self.sequence_losses(part.expand(self.model.copies, -1, -1))
-            for part in self._held_out.split(sequences)
-        ]
-        losses = torch.cat(parts, dim=1).double()
+        self.model.eval()
+        losses = torch.cat([self.losses(part) for part in self.subject.held_out()], dim=1).double()
+        self.model.train()
         errors = losses.std(dim=1) / math.sqrt(losses.shape[1])
         return [
             HeldOutLoss(mean, error)
@@ -149,8 +130,11 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, copied."""
         optimizers = [copy.deepcopy(optimizer.state_dict()) for optimizer in self.optimizers]
-        average = {name: value.clone() for name, value in self._average.items()}
-        return {"step": self.step, "weights": self._weights(), "average": average, "optimizers": optimizers}
+        weights, average = (
+            {name: value.clone() for name, value in values.items()}
+            for values in (self.model.state_dict(), self._average)
+        )
+        return {"step": self.step, "weights": weights, "average": average, "optimizers": optimizers}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a state of this trainer, or of one of the same shape: the rates stay its own."""
@@ -171,25 +155,3 @@ def _accumulation(config: ProbeConfig, micro_batch_sequences: int | None) -> int
             hint="use a micro-batch that divides the batch",
         )
     return config.batch_sequences // micro
-
-
-def _batches(config: ProbeConfig, corpus: Corpus, device: torch.device) -> Batches:
-    return Batches(
-        corpus.train[: config.unique_tokens],
-        sequence_length=config.sequence_length,
-        batch_sequences=config.batch_sequences,
-        seed=config.seed,
-        device=device,
-    )
-
-
-def _check_corpus(config: ProbeConfig, corpus: Corpus) -> None:
-    if config.data_sha256 != corpus.sha256:
-        raise DataError(
-            f"the corpus {corpus.name} has SHA-256 {corpus.sha256[:8]}, the run wants {config.data_sha256[:8]}",
-            hint="give the corpus the run was made for, or make the run anew",
-        )
-    if config.shape.vocab < corpus.vocab:
-        raise DataError(
-            f"the corpus has ids up to {corpus.vocab - 1}, the model a vocabulary of {config.shape.vocab}"
-        )
