@@ -1,58 +1,82 @@
-"""Training text: the Python library on this machine, or the user's files; bytes are the tokens.
+"""What models of text train on: token ids for training and for evaluation, from whatever the user has.
 
-A corpus is a set of documents. Exact duplicates count once; the rest are split between training and
-validation by document, in the order of the hashes of their content: the same text is split the same way
-on every machine, and no document is on both sides.
+Text is a set of documents: exact duplicates count once, and the rest are split between training and validation by
+document, in the order of the hashes of their content, so that no document is on both sides and the same text is
+split the same way on every machine. Token files of other trainers come split, or are cut at their end.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sysconfig
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from scalecli.data.mixture import Share, parse_mixture
 from scalecli.data.notes import Note
-from scalecli.errors import BadRow, DataError
-from scalecli.units import format_bytes, format_count
+from scalecli.data.text.documents import read_documents
+from scalecli.data.text.hub import dataset_documents, is_dataset
+from scalecli.data.text.split import Text, split_documents
+from scalecli.data.text.tokenizers import Tokenizer
+from scalecli.data.tokens import IDS, holds_tokens, read_tokens
+from scalecli.errors import DataError
+from scalecli.units import format_count
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BYTE_VOCABULARY = 256
-END_OF_DOCUMENT = b"\0"
-"""Stands between documents; text has no zero bytes."""
-TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".py", ".tex", ".html", ".xml", ".json", ".jsonl"})
-"""Files of a folder that are read; a file that is named itself may have any suffix."""
-PIECE_BYTES = 2**16
-"""Length of the pieces, cut at line ends, of a document too long for one side of the split."""
 DEFAULT_MAX_BYTES = 2**30
 MIN_TRAIN_TOKENS, MIN_VALIDATION_TOKENS = 2**16, 2**13
-"""Less text than this cannot train or rank even the smallest probe."""
+"""Less than this cannot train or rank even the smallest probe: bytes of text, or ids of a token file."""
 
-_PYTHON_TESTS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages"})
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One part of a mixture: its share of the training tokens, and how many tokens it has on each side."""
+
+    name: str
+    share: float
+    train_tokens: int
+    validation_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """Token ids, shape (tokens,) for each side. `sha256` identifies content and split; `bytes_per_token` is None
-    where only ids are known."""
+    where only ids are known.
+
+    In a mixture both sides hold one domain after the other, in the order of `domains`; training tokens stand in the
+    proportion of the shares, and of every domain all validation tokens are kept.
+    """
 
     name: str
-    train: NDArray[np.uint8]
-    validation: NDArray[np.uint8]
+    train: NDArray[np.integer[Any]]
+    validation: NDArray[np.integer[Any]]
     vocab: int
     bytes_per_token: float | None
     sha256: str
+    tokenizer: str = "bytes"
+    domains: tuple[Domain, ...] = ()
     notes: tuple[Note, ...] = ()
 
     @property
     def unique_tokens(self) -> int:
         return len(self.train)
+
+    def training(self, unique_tokens: int | None = None) -> NDArray[np.integer[Any]]:
+        """The training ids, or the first `unique_tokens` of them: of every domain in its proportion."""
+        if unique_tokens is None or unique_tokens >= len(self.train):
+            return self.train
+        if not self.domains:
+            return self.train[:unique_tokens]
+        import numpy as np
+
+        parts, start = [], 0
+        for domain in self.domains:
+            parts.append(self.train[start : start + round(domain.share * unique_tokens)])
+            start += domain.train_tokens
+        return np.concatenate(parts)
 
     def epochs(self, tokens: float) -> float:
         """How often training on `tokens` tokens sees the training text."""
@@ -73,190 +97,134 @@ def outside_corpus(name: str) -> Corpus:
     import numpy as np
 
     nothing = np.zeros(0, dtype=np.uint8)
-    return Corpus(name=name, train=nothing, validation=nothing, vocab=0, bytes_per_token=None, sha256="")
+    return Corpus(
+        name=name, train=nothing, validation=nothing, vocab=0, bytes_per_token=None, sha256="", tokenizer=""
+    )
 
 
 def load_corpus(
     spec: str,
+    tokenizer: str = "",
     *,
     validation_fraction: float = 0.1,
     max_bytes: int = DEFAULT_MAX_BYTES,
     min_train_tokens: int = MIN_TRAIN_TOKENS,
     min_validation_tokens: int = MIN_VALIDATION_TOKENS,
 ) -> Corpus:
-    """Read `builtin:python`, a text file, a .jsonl file with a `text` field, or a folder of such files.
+    """Read `builtin:python`, a file or folder of text, `datasets:NAME`, token files, or a mixture of such things.
 
-    At most `max_bytes` are read, and what is left out is noted. `DataError` when there is no such text, or
-    too little for either side of the split.
+    `tokenizer` is `bytes` (the default for text), `bpe:4096`, a tokenizer.json, or `ids:50257` for token files. At
+    most `max_bytes` of every part are read, and what is left out is noted.
+
+    Raises:
+        DataError: there are no such data, or too few on either side.
     """
-    files, root, name = _files(spec)
-    chosen, notes = _within(files, root, max_bytes)
-    documents = [document for file in chosen for document in _documents(file, max_bytes)]
-    unique = {hashlib.sha256(document).digest(): document for document in documents if document.strip()}
-    if len(unique) < len(documents):
-        notes.append(
-            Note(
-                "W-DUPLICATES",
-                f"{len(documents) - len(unique)} duplicate or empty documents of {name} left out",
+    shares = parse_mixture(spec) or (Share(spec, spec, 1.0),)
+    read = _of_tokens if all(holds_tokens(share.spec) for share in shares) else _of_text
+    specs = [share.spec for share in shares]
+    parts = read(specs, tokenizer, fraction=validation_fraction, max_bytes=max_bytes)
+    for part in parts:
+        _refuse_too_small(part, min_train_tokens, min_validation_tokens)
+    return parts[0] if len(parts) == 1 else _mixed(shares, parts)
+
+
+def _of_text(specs: Sequence[str], tokenizer: str, *, fraction: float, max_bytes: int) -> list[Corpus]:
+    """Texts under one tokenizer; a trained one has seen the training sides of all."""
+    texts = [_text(spec, fraction, max_bytes) for spec in specs]
+    if tokenizer.startswith(IDS):
+        raise DataError(
+            f"{texts[0].name} is text, not ids", hint="--tokenizer bytes, bpe:4096 or a tokenizer.json"
+        )
+    used = Tokenizer.of(tokenizer, texts)
+    found = []
+    for text in texts:
+        encoded = used.encode(text)
+        tokens = len(encoded.train) + len(encoded.validation)
+        found.append(
+            Corpus(
+                name=text.name,
+                train=encoded.train,
+                validation=encoded.validation,
+                vocab=used.vocab,
+                bytes_per_token=encoded.text_bytes / max(1, tokens),
+                sha256=_digest(encoded.train, encoded.validation),
+                tokenizer=used.name,
+                notes=text.notes,
             )
         )
-    train, validation = _split(list(unique.values()), validation_fraction)
-    _refuse_too_small(name, len(train), len(validation), min_train_tokens, min_validation_tokens)
-    return _tokenized(name, train, validation, notes)
+    return found
 
 
-def _tokenized(name: str, train: bytes, validation: bytes, notes: list[Note]) -> Corpus:
+def _text(spec: str, fraction: float, max_bytes: int) -> Text:
+    if is_dataset(spec):
+        name, documents = dataset_documents(spec, max_bytes)
+        return split_documents(name, documents, fraction)
+    name, documents, notes = read_documents(spec, max_bytes)
+    return split_documents(name, documents, fraction, notes)
+
+
+def _of_tokens(specs: Sequence[str], tokenizer: str, *, fraction: float, max_bytes: int) -> list[Corpus]:
+    read = [read_tokens(spec, tokenizer, fraction=fraction, max_bytes=max_bytes) for spec in specs]
+    return [
+        Corpus(
+            name=found.name,
+            train=found.train,
+            validation=found.validation,
+            vocab=found.vocab,
+            bytes_per_token=None,
+            sha256=_digest(found.train, found.validation),
+            tokenizer=f"ids:{found.vocab}",
+            notes=found.notes,
+        )
+        for found in read
+    ]
+
+
+def _digest(train: NDArray[np.integer[Any]], validation: NDArray[np.integer[Any]]) -> str:
+    """SHA-256 of both sides' bytes."""
+    sides = (hashlib.sha256(side.data).digest() for side in (train, validation))
+    return hashlib.sha256(b"".join(sides)).hexdigest()
+
+
+def _mixed(shares: Sequence[Share], parts: Sequence[Corpus]) -> Corpus:
+    """As many tokens as the shares allow without repeating any domain."""
     import numpy as np
 
-    digest = hashlib.sha256(hashlib.sha256(train).digest() + hashlib.sha256(validation).digest()).hexdigest()
-    return Corpus(
-        name=name,
-        train=np.frombuffer(train, dtype=np.uint8).copy(),
-        validation=np.frombuffer(validation, dtype=np.uint8).copy(),
-        vocab=BYTE_VOCABULARY,
-        bytes_per_token=1.0,
-        sha256=digest,
-        notes=tuple(notes),
+    total = min(len(part.train) / share.share for share, part in zip(shares, parts, strict=True))
+    trains = [part.train[: round(share.share * total)] for share, part in zip(shares, parts, strict=True)]
+    domains = tuple(
+        Domain(share.name, share.share, len(train), len(part.validation))
+        for share, train, part in zip(shares, trains, parts, strict=True)
+    )
+    there = sum(len(part.train) for part in parts)
+    scarce = min(zip(shares, parts, strict=True), key=lambda pair: len(pair[1].train) / pair[0].share)[0]
+    fact = f"{format_count(total)} of {format_count(there)} tokens are mixed: {scarce.name} has no more"
+    described = repr([(domain, part.sha256) for domain, part in zip(domains, parts, strict=True)])
+    known = [part.bytes_per_token for part in parts]
+    mean = sum(share.share * (each or 0.0) for share, each in zip(shares, known, strict=True))
+    return replace(
+        parts[0],
+        name="+".join(domain.name for domain in domains),
+        train=np.concatenate(trains),
+        validation=np.concatenate([part.validation for part in parts]),
+        vocab=max(part.vocab for part in parts),
+        bytes_per_token=None if None in known else mean,
+        sha256=hashlib.sha256(described.encode()).hexdigest(),
+        domains=domains,
+        notes=(*(note for part in parts for note in part.notes), Note("W-MIXTURE", fact)),
     )
 
 
-def _files(spec: str) -> tuple[list[Path], Path, str]:
-    """Files in sorted order, the folder they are under, and the name of the corpus."""
-    if spec == "builtin:python":
-        root = Path(sysconfig.get_paths()["stdlib"])
-        files = [
-            file
-            for file in sorted(root.rglob("*.py"))
-            if not _PYTHON_TESTS & set(file.relative_to(root).parts)
-        ]
-        return files, root, spec
-    if spec.startswith("builtin:"):
-        raise DataError(
-            f"there is no corpus {spec}; there is builtin:python", hint="--data builtin:python, or a path"
-        )
-    path = Path(spec)
-    try:
-        if path.is_file():
-            return [path], path.parent, path.name
-        if not path.is_dir():
+def _refuse_too_small(corpus: Corpus, min_train: int, min_validation: int) -> None:
+    """Limits are in bytes of text, since larger vocabularies make fewer tokens of it; in ids where there is no text."""
+    scale = corpus.bytes_per_token or 1.0
+    unit = "ids" if corpus.bytes_per_token is None else "bytes"
+    sides = (("training", corpus.train, min_train), ("validation", corpus.validation, min_validation))
+    for side, tokens, needed in sides:
+        if scale * len(tokens) < needed:
+            what = "ids" if unit == "ids" else "text"
             raise DataError(
-                f"{spec} does not exist", hint="--data takes a text file, a folder, or builtin:python"
-            )
-        return _files_of_folder(path), path, path.resolve().name
-    except (OSError, ValueError) as error:
-        raise DataError(f"{spec!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _files_of_folder(folder: Path) -> list[Path]:
-    """Text files at any depth: no links (they would count twice) and nothing hidden."""
-    files = [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in TEXT_SUFFIXES
-        and not _hidden(file.relative_to(folder))
-        and _is_own_file(file)
-    ]
-    if not files:
-        raise DataError(f"{folder} holds no text files", hint=f"read are {' '.join(sorted(TEXT_SUFFIXES))}")
-    return files
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _is_own_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _within(files: list[Path], root: Path, max_bytes: int) -> tuple[list[Path], list[Note]]:
-    """The files whose sizes sum to at most `max_bytes`, picked by hash of name when not all fit."""
-    try:
-        sizes = {file: file.stat().st_size for file in files}
-    except OSError as error:
-        raise DataError(f"{root} cannot be read: {error.strerror or error}") from None
-    if sum(sizes.values()) <= max_bytes:
-        return files, []
-    shuffled = sorted(files, key=lambda file: hashlib.sha256(str(file.relative_to(root)).encode()).digest())
-    chosen: list[Path] = []
-    budget = max_bytes
-    for file in shuffled:
-        if sizes[file] <= budget or not chosen:
-            chosen.append(file)
-            budget -= min(sizes[file], budget)
-    fact = f"{format_bytes(max_bytes)} of {format_bytes(sum(sizes.values()))} in {root} are read"
-    return sorted(chosen), [Note("W-TRUNCATED", f"{fact}: {len(chosen)} of {len(files)} files")]
-
-
-def _documents(file: Path, max_bytes: int) -> Iterator[bytes]:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(max_bytes)
-            cut_short = bool(stream.read(1))
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
-    if b"\0" in content:
-        raise DataError(
-            f"{file} is not text: it has zero bytes", hint="unpack or convert it to .txt or .jsonl first"
-        )
-    if cut_short:
-        content = content[: content.rfind(b"\n") + 1]
-    if file.suffix.lower() == ".jsonl":
-        yield from _json_documents(file, content)
-    else:
-        yield content
-
-
-def _json_documents(file: Path, content: bytes) -> Iterator[bytes]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise BadRow(f"is not JSON: {error}", file=str(file), line=number, field="record") from None
-            if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-                raise BadRow("is missing or no text", file=str(file), line=number, field="text")
-            yield record["text"].encode("utf-8", errors="replace").replace(b"\0", b"")
-
-
-def _split(documents: list[bytes], fraction: float) -> tuple[bytes, bytes]:
-    """Training and validation text: documents in the order of their hashes, validation first until full."""
-    wanted = fraction * sum(len(document) for document in documents)
-    pieces = [
-        piece
-        for document in documents
-        for piece in ([document] if len(document) <= wanted else _cut(document))
-    ]
-    train, validation, filled = [], [], 0
-    for piece in sorted(pieces, key=lambda piece: hashlib.sha256(piece).digest()):
-        if filled < wanted:
-            validation.append(piece)
-            filled += len(piece)
-        else:
-            train.append(piece)
-    return _joined(train), _joined(validation)
-
-
-def _cut(document: bytes) -> Iterator[bytes]:
-    """Pieces of about PIECE_BYTES, each ending with a line where there is one."""
-    start = 0
-    while start < len(document):
-        end = min(start + PIECE_BYTES, len(document))
-        line_end = document.rfind(b"\n", start, end) + 1
-        if end < len(document) and line_end > start:
-            end = line_end
-        yield document[start:end]
-        start = end
-
-
-def _joined(pieces: Iterable[bytes]) -> bytes:
-    return b"".join(piece + END_OF_DOCUMENT for piece in pieces)
-
-
-def _refuse_too_small(name: str, train: int, validation: int, min_train: int, min_validation: int) -> None:
-    for side, there, needed in (("training", train, min_train), ("validation", validation, min_validation)):
-        if there < needed:
-            raise DataError(
-                f"{name} has {there} bytes of {side} text; at least {needed} bytes are needed",
-                hint="give more text with --data, or use --data builtin:python",
+                f"{corpus.name} has {round(scale * len(tokens))} {unit} of {side} {what}; at least {needed} {unit} "
+                "are needed",
+                hint="give more with --data, or use --data builtin:python",
             )

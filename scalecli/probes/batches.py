@@ -59,7 +59,7 @@ class Batches:
         return np.random.default_rng([self._seed, epoch]).permutation(self._sequences.shape[0])
 
 
-def held_out(tokens: Tokens, *, sequence_length: int, sequences: int, device: torch.device) -> Tensor:
+def held_out_sequences(tokens: Tokens, *, sequence_length: int, sequences: int) -> Tensor:
     """The fixed evaluation set (s, t + 1): evenly spaced over the validation tokens, the same for every
     seed.
     """
@@ -70,7 +70,7 @@ def held_out(tokens: Tokens, *, sequence_length: int, sequences: int, device: to
             hint="use a larger corpus, shorter sequences, or fewer evaluation sequences",
         )
     rows = np.linspace(0, len(available) - 1, sequences).round().astype(np.int64)
-    return torch.from_numpy(available[rows].astype(np.int64)).to(device)
+    return torch.from_numpy(available[rows].astype(np.int64))
 
 
 def epoch_tokens(tokens: Tokens, sequence_length: int) -> int:

@@ -21,6 +21,9 @@ RECIPE = 1
 """Raised when a change to the training code changes results, so that older runs are not taken for new ones.
 """
 
+PLACES = ("data", "tokenizer")
+"""Fields that say where things are; what they are is in the hash of the data."""
+
 OptimizerName = Literal["adamw", "sgd", "muon", "adafactor"]
 Parametrization = Literal["standard", "mup"]
 Dtype = Literal["float32", "bfloat16"]
@@ -77,7 +80,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeConfig:
-    """One proxy training. `data` says where the corpus is, `data_sha256` which one it must be.
+    """One proxy training. `data` says where the corpus is and `tokenizer` how it is read, `data_sha256` which one it
+    must be.
 
     `base_width` is the width at which muP leaves the standard parametrisation as it is; `unique_tokens`
     limits the training set, to study repetition.
@@ -85,6 +89,7 @@ class ProbeConfig:
 
     shape: Shape
     data: str
+    tokenizer: str = ""
     data_sha256: str
     sequence_length: int
     batch_sequences: int
@@ -158,7 +163,7 @@ class ProbeConfig:
     @property
     def run_id(self) -> str:
         """Identity: equal for configurations that train the same model on the same data in the same way."""
-        return self._hash(without=("data",))
+        return self._hash(without=PLACES)
 
     @property
     def group(self) -> str:
@@ -170,7 +175,7 @@ class ProbeConfig:
     @property
     def family(self) -> str:
         """Runs of one family differ in length only, and agree until the shorter one's schedule bends."""
-        return self._hash(without=("data", "steps"))
+        return self._hash(without=(*PLACES, "steps"))
 
     def _hash(self, *, without: tuple[str, ...]) -> str:
         resolved = {key: value for key, value in asdict(self).items() if key not in without}

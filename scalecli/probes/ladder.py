@@ -41,10 +41,12 @@ class Recipe:
     """What all runs of a grid share. `warmup_tokens_per_param` ties the warm-up to the model and not to the length,
     so that runs of different length share a trunk.
 
-    `model` is our decoder when empty, `hf:CONFIG.json` or `package.module:factory`; `aspect` its width over depth.
+    `model` is our decoder when empty, `hf:CONFIG.json` or `package.module:factory`; `aspect` its width over depth;
+    `tokenizer` is bytes when empty, `bpe:4096`, a tokenizer.json, or `ids:N` for token files.
     """
 
     model: str = ""
+    tokenizer: str = ""
     aspect: float = ASPECT
     num_experts: int = 1
     experts_per_token: int = 1
@@ -90,6 +92,7 @@ class Recipe:
         return ProbeConfig(
             shape=replace(shape, qk_norm=self.qk_norm) if isinstance(shape, ModelShape) else shape,
             data=data,
+            tokenizer=self.tokenizer,
             data_sha256=corpus.sha256,
             sequence_length=length,
             batch_sequences=sequences,
@@ -128,6 +131,7 @@ def grid(
     tokens_per_param: Sequence[float] = TOKENS_PER_PARAM,
     batch_tokens: Sequence[float] | None = None,
     learning_rates: Sequence[float] | None = None,
+    unique_tokens: Sequence[float] = (),
     seeds: int = 1,
     recipe: Recipe | None = None,
 ) -> list[ProbeConfig]:
@@ -147,18 +151,18 @@ def grid(
         for batch in _whole(batches, shape, recipe.sequence_length):
             rate = default_learning_rate(shape.params, batch)
             rates = learning_rates or [_round(rate * factor) for factor in RATE_FACTORS]
-            for each, ratio, seed in itertools.product(rates, tokens_per_param, range(seeds)):
-                configs.append(
-                    recipe.config(
-                        shape,
-                        corpus,
-                        data,
-                        tokens=ratio * shape.params,
-                        batch_tokens=batch,
-                        learning_rate=each,
-                        seed=seed,
-                    )
+            limits: list[int | None] = [round(limit) for limit in unique_tokens] or [None]
+            for each, ratio, limit, seed in itertools.product(rates, tokens_per_param, limits, range(seeds)):
+                config = recipe.config(
+                    shape,
+                    corpus,
+                    data,
+                    tokens=ratio * shape.params,
+                    batch_tokens=batch,
+                    learning_rate=each,
+                    seed=seed,
                 )
+                configs.append(replace(config, unique_tokens=limit))
     return list(dict.fromkeys(configs))
 
 
@@ -172,6 +176,7 @@ def ladder(
     tokens_per_param: Sequence[float] = TOKENS_PER_PARAM,
     batch_tokens: Sequence[float] | None = None,
     learning_rates: Sequence[float] | None = None,
+    unique_tokens: Sequence[float] = (),
     seeds: int = 1,
     recipe: Recipe | None = None,
 ) -> list[ProbeConfig]:
@@ -192,6 +197,7 @@ def ladder(
             tokens_per_param=tokens_per_param,
             batch_tokens=batch_tokens,
             learning_rates=learning_rates,
+            unique_tokens=unique_tokens,
             seeds=seeds,
             recipe=recipe,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scalecli.data.corpus import Corpus
+from scalecli.data.mixture import mixture_text
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.corpora import corpus_for
@@ -24,13 +25,14 @@ from scalecli.probes.ladder import (
 )
 from scalecli.units import parse_count
 
-COUNTS = ("params", "tokens_per_param", "batch_tokens", "learning_rate")
+COUNTS = ("params", "tokens_per_param", "batch_tokens", "learning_rate", "unique_tokens")
 RUN_KEYS = {"params", "tokens", "batch_tokens", "learning_rate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
     """A grid of runs. Without `params` the sizes are what the budget allows; empty lists mean the defaults.
+    `unique_tokens` limits the training text to its first so many tokens, for studies of repetition.
 
     `runs` are single runs in place of a grid, as `scalecli design --spec` writes them: params, tokens and, where
     they are not the defaults, batch_tokens and learning_rate. A run listed twice is trained with two seeds.
@@ -44,6 +46,7 @@ class SweepSpec:
     tokens_per_param: tuple[float, ...] = TOKENS_PER_PARAM
     batch_tokens: tuple[float, ...] = ()
     learning_rate: tuple[float, ...] = ()
+    unique_tokens: tuple[float, ...] = ()
     seeds: int = 1
     rungs: int = 3
     recipe: Recipe = field(default_factory=Recipe)
@@ -57,7 +60,7 @@ class SweepSpec:
 
     def corpus(self) -> Corpus:
         """What the runs train on: DataError when it cannot be read."""
-        return corpus_for(self.recipe.model, self.data)
+        return corpus_for(self.recipe.model, self.data, self.recipe.tokenizer)
 
     def configs(
         self, corpus: Corpus, *, budget: float | None = None, cost: Cost | None = None
@@ -71,6 +74,7 @@ class SweepSpec:
             "tokens_per_param": self.tokens_per_param,
             "batch_tokens": self.batch_tokens or None,
             "learning_rates": self.learning_rate or None,
+            "unique_tokens": self.unique_tokens,
             "seeds": self.seeds,
             "recipe": self.recipe,
         }
@@ -171,6 +175,8 @@ def _checked(name: str, usual: Any, value: Any) -> Any:
     """The value, if it is of the type of the usual one."""
     if name == "runs":
         return _runs(value)
+    if name == "data" and isinstance(value, dict):
+        return mixture_text(value)
     if name in COUNTS:
         return _counts(name, value)
     kind = type(usual)

@@ -24,7 +24,7 @@ STACK_COPIES = 8
 def stack_key(config: ProbeConfig) -> ProbeConfig:
     """Runs with equal keys can train side by side: only seed, learning rate and weight decay differ."""
     optimizer = replace(config.optimizer, weight_decay=0.0)
-    return replace(config, seed=0, learning_rate=1.0, optimizer=optimizer, data="")
+    return replace(config, seed=0, learning_rate=1.0, optimizer=optimizer, data="", tokenizer="")
 
 
 def lengths(configs: Sequence[ProbeConfig]) -> list[list[ProbeConfig]]:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from scalecli.data.corpus import END_OF_DOCUMENT, load_corpus
+from scalecli.data.corpus import load_corpus
+from scalecli.data.text.split import END_OF_DOCUMENT
 from scalecli.errors import BadRow, DataError
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scalecli.data.corpus import Corpus
+from scalecli.data.corpus import Corpus, Domain
 from scalecli.data.schema import COLUMNS
 from scalecli.errors import DataError, ProbeError
-from scalecli.probes.batches import Batches, held_out
+from scalecli.probes.batches import Batches, held_out_sequences
 from scalecli.probes.config import Evaluation, Optimizer, ProbeConfig
 from scalecli.probes.decoder import Decoder, initialise
 from scalecli.probes.parametrization import Multipliers
@@ -271,7 +271,7 @@ def test_an_epoch_sees_every_sequence_once() -> None:
 
 def test_the_held_out_set_is_fixed_and_spread() -> None:
     tokens = np.arange(1001, dtype=np.int32)
-    chosen = held_out(tokens, sequence_length=10, sequences=5, device=CPU)
+    chosen = held_out_sequences(tokens, sequence_length=10, sequences=5)
     assert chosen[0, 0] == 0
     assert chosen[-1, -1] == 1000
     assert chosen.shape == (5, 11)
@@ -316,3 +316,25 @@ def test_mixtures_train_in_every_arrangement(config: ProbeConfig, corpus: Corpus
     copies = [replace(mixture, seed=seed) for seed in (0, 1)]
     stacked = {row["run_id"]: row["loss"] for row in train_together(copies, corpus=corpus, device="cpu")}
     assert stacked == pytest.approx({run.run_id: result(run, corpus)["loss"] for run in copies}, rel=1e-3)
+
+
+def test_a_mixture_tells_the_loss_of_every_domain(config: ProbeConfig, corpus: Corpus) -> None:
+    """The chain, and a domain of one token for ever, which is learned at once."""
+    constant = np.full(10_000, 3, dtype=np.uint8)
+    mixed = replace(
+        corpus,
+        train=np.concatenate([corpus.train[:30_000], constant]),
+        validation=np.concatenate([corpus.validation, constant[:2_000]]),
+        domains=(
+            Domain("chain", 0.75, 30_000, len(corpus.validation)),
+            Domain("constant", 0.25, 10_000, 2_000),
+        ),
+    )
+    row = result(replace(config, evaluation=Evaluation(sequences=31)), mixed)
+    assert (row["mix_chain"], row["mix_constant"]) == (0.75, 0.25)
+    assert row["loss"] == pytest.approx(0.75 * row["metric_loss_chain"] + 0.25 * row["metric_loss_constant"])
+    assert row["metric_loss_constant"] < 0.2 < row["metric_loss_chain"]
+    some = replace(config, unique_tokens=4_000)
+    batch = Trainer([some], mixed, device=CPU).subject.batch(0)
+    assert {int(value) for value in batch.unique()} > {3}
+    assert result(some, mixed)["unique_tokens"] == 3_984

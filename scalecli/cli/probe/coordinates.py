@@ -39,6 +39,7 @@ def coordinates(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
@@ -56,9 +57,10 @@ def coordinates(
     from scalecli.probes.coordinates.estimate import SLOPE_TOLERANCE, verdict
 
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, parametrization=parametrization, sequence_length=sequence_length
+        data=data, settings=settings, model=model, tokenizer=tokenizer, parametrization=parametrization,
+        sequence_length=sequence_length,
     )  # fmt: skip
-    corpus = spec.corpus()
+    corpus = probe.read_corpus(spec)
     sizes = sorted({round(width) for width in options.counts([widths], "--widths")})
     config = _narrowest(spec, corpus, sizes, batch_tokens * steps, batch_tokens, learning_rate, seed)
     family = spec.recipe.family(corpus)

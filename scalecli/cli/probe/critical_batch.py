@@ -55,6 +55,7 @@ def critical_batch(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
@@ -77,10 +78,10 @@ def critical_batch(
       scalecli probe critical-batch --params 30k --tokens 600k --branch-at 400 --factors 1,2,4,8
     """
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, schedule="constant", optimizer=optimizer,
+        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule="constant", optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length,
     )  # fmt: skip
-    corpus = spec.corpus()
+    corpus = probe.read_corpus(spec)
     batches = options.counts(batch_tokens, "--batch-tokens")
     rates = options.counts(learning_rate, "--learning-rate")
     wished: dict[str, Any] = {

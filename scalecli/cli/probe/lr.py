@@ -39,6 +39,7 @@ def lr(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
@@ -60,11 +61,11 @@ def lr(
     from scalecli.probes.learning_rate.estimate import rate_range
 
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, schedule=schedule, optimizer=optimizer,
+        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length,
     )  # fmt: skip
     wished: dict[str, Any] = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens, "seed": seed}
-    middle = probe.proxy_run(spec, spec.corpus(), **wished)
+    middle = probe.proxy_run(spec, probe.read_corpus(spec), **wished)
     rule = middle.learning_rate
     configs = design(
         middle,

@@ -60,6 +60,7 @@ def noise(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
@@ -82,10 +83,10 @@ def noise(
     from scalecli.probes.noise import run as probing
 
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, schedule=schedule, optimizer=optimizer,
+        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length,
     )  # fmt: skip
-    corpus = spec.corpus()
+    corpus = probe.read_corpus(spec)
     batch = batch_tokens or _batch_tokens(tokens, micro_batches * spec.recipe.sequence_length)
     wished: dict[str, Any] = {
         "params": params,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from scalecli.cli import options
+from scalecli.cli.render import warn
 from scalecli.units import parse_count, parse_duration
 
 if TYPE_CHECKING:
@@ -76,7 +77,17 @@ SequenceLength = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="Training text: builtin:python, a file or a folder. [builtin:python]"),
+    typer.Option(
+        "--data",
+        metavar="PATH|datasets:NAME|A=PATH:0.7,B=PATH:0.3",
+        help="What to train on: a file or folder of text or of token ids, or a mixture. [builtin:python]",
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", metavar="bytes|bpe:SIZE|FILE|ids:SIZE", help="How text becomes tokens. [bytes, or ids]"
+    ),
 ]
 Slots = Annotated[
     int | None, typer.Option("--slots", min=1, help="Probes at a time. [one a core, or one a GPU]")
@@ -112,6 +123,14 @@ def spec_with(
     if optimizer is not None:
         changed = replace(changed, optimizer=replace(changed.optimizer, name=cast(Any, optimizer)))
     return replace(spec, recipe=changed, data=data or spec.data)
+
+
+def read_corpus(spec: SweepSpec) -> Corpus:
+    """The corpus, with what is worth saying about it on standard error."""
+    corpus = spec.corpus()
+    for note in corpus.notes:
+        warn(f"{note.code}: {note.message}")
+    return corpus
 
 
 def find_own_modules() -> None:

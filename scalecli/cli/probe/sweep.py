@@ -38,6 +38,10 @@ def sweep(
     ] = None,
     batch_tokens: probe.BatchList = None,
     learning_rate: probe.RateList = None,
+    unique_tokens: Annotated[
+        list[str] | None,
+        typer.Option("--unique-tokens", metavar="U,...", help="Repeat only so much of the text. [all of it]"),
+    ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of every setting. [1]")] = None,
     budget: Annotated[
         float | None,
@@ -57,6 +61,7 @@ def sweep(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
@@ -78,18 +83,19 @@ def sweep(
     if budget is not None and minutes is not None:
         raise typer.BadParameter("give --budget or --minutes, not both", param_hint="--minutes")
     wished = probe.spec_with(
-        sweep_spec(spec) if spec else None, data=data, settings=settings, model=model, schedule=schedule,
-        optimizer=optimizer, parametrization=parametrization, sequence_length=sequence_length,
+        sweep_spec(spec) if spec else None, data=data, settings=settings, model=model, tokenizer=tokenizer,
+        schedule=schedule, optimizer=optimizer, parametrization=parametrization, sequence_length=sequence_length,
     )  # fmt: skip
     grid: dict[str, Any] = {
         "params": options.counts(params, "--params"),
         "tokens_per_param": options.counts(tokens_per_param, "--tokens-per-param"),
         "batch_tokens": options.counts(batch_tokens, "--batch-tokens"),
         "learning_rate": options.counts(learning_rate, "--learning-rate"),
+        "unique_tokens": options.counts(unique_tokens, "--unique-tokens"),
     }
     wished = replace(wished, **{name: values for name, values in grid.items() if values})
     wished = wished if seeds is None else replace(wished, seeds=seeds)
-    corpus = wished.corpus()
+    corpus = probe.read_corpus(wished)
     if minutes is not None:
         configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, device, slots))
     else:

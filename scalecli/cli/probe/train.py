@@ -29,6 +29,7 @@ def train(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
@@ -41,10 +42,10 @@ def train(
     Example: scalecli probe train --params 100k --tokens 2M --batch-tokens 1024 --learning-rate 4e-3
     """
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, schedule=schedule, optimizer=optimizer,
+        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length,
     )  # fmt: skip
-    corpus = spec.corpus()
+    corpus = probe.read_corpus(spec)
     config = probe.proxy_run(
         spec,
         corpus,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ from scalecli.probes.config import ProbeConfig
 from scalecli.probes.family import layers_of
 from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.subjects import plain
-from scalecli.probes.subjects.subject import Batch, Weight
+from scalecli.probes.subjects.subject import Batch, Stratum, Weight
 from scalecli.probes.task import Task, build_task, content_of
 
 HOPELESS_FACTOR = 10.0
@@ -96,13 +95,23 @@ class OwnTask:
         """The first examples of the validation split: the same each time."""
         wanted = self._config.evaluation.sequences
         size = min(wanted, EVALUATION_EXAMPLES)
-        batches = list(islice(self._task.batches("validation", size, 0), math.ceil(wanted / size)))
-        if len(batches) * size < wanted:
+        batches = list(islice(self._task.batches("validation", size, 0), self._examples // size))
+        if len(batches) * size < self._examples:
             raise DataError(
                 f"the validation split gives {len(batches) * size} examples, the evaluation wants {wanted}",
                 hint="fewer evaluation sequences, or more validation data",
             )
         return (mapped(batch, lambda tensor: tensor.to(self._device)) for batch in batches)
+
+    def strata(self) -> Sequence[Stratum]:
+        return [Stratum("", 1.0, self._examples)]
+
+    @property
+    def _examples(self) -> int:
+        """Held-out examples: as many as wanted, in whole batches."""
+        wanted = self._config.evaluation.sequences
+        size = min(wanted, EVALUATION_EXAMPLES)
+        return -(-wanted // size) * size
 
     def after_step(self) -> None:
         """Nothing."""

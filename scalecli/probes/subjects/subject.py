@@ -32,6 +32,15 @@ class Weight:
     rate: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """A stretch of the held-out examples: how many, and what their mean counts in the held-out loss."""
+
+    name: str
+    share: float
+    examples: int
+
+
 class Subject(Protocol):
     """A batch depends on seed and step alone, so that a training can be branched, stopped and taken up again."""
 
@@ -63,6 +72,9 @@ class Subject(Protocol):
 
     def held_out(self) -> Iterable[Batch]:
         """The fixed held-out examples, in parts that fit the device."""
+
+    def strata(self) -> Sequence[Stratum]:
+        """What the held-out examples are, in their order: one stratum, or one for every domain of a mixture."""
 
     def after_step(self) -> None:
         """What has to happen once an optimizer step."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
 from scalecli.errors import DataError
-from scalecli.probes.batches import Batches, held_out
+from scalecli.probes.batches import Batches, held_out_sequences
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.subjects.subject import Stratum
 
 HOPELESS_NATS = 1.0
 """A training loss this far above that of guessing counts as diverged."""
@@ -32,12 +34,8 @@ class Text:
         self._config = configs[0]
         self._copies = len(configs)
         self._batches = [_batches(config, corpus, device) for config in configs]
-        self._held_out = held_out(
-            corpus.validation,
-            sequence_length=self._config.sequence_length,
-            sequences=self._config.evaluation.sequences,
-            device=device,
-        )
+        self._strata = strata_of(corpus, self._config.evaluation.sequences)
+        self._held_out = _held_out(corpus, self._strata, self._config.sequence_length).to(device)
 
     @property
     def guessing(self) -> float:
@@ -58,6 +56,28 @@ class Text:
         at_once = max(1, EVALUATION_TOKENS // (self._config.sequence_length * self._copies))
         return (part.expand(self._copies, -1, -1) for part in self._held_out.split(at_once))
 
+    def strata(self) -> Sequence[Stratum]:
+        return self._strata
+
+
+def strata_of(corpus: Corpus, sequences: int) -> list[Stratum]:
+    """As many held-out sequences of every domain, whatever its share: losses of each can be told as well."""
+    if not corpus.domains:
+        return [Stratum("", 1.0, sequences)]
+    each = -(-sequences // len(corpus.domains))
+    return [Stratum(domain.name, domain.share, each) for domain in corpus.domains]
+
+
+def _held_out(corpus: Corpus, strata: Sequence[Stratum], sequence_length: int) -> Tensor:
+    ends = np.cumsum([domain.validation_tokens for domain in corpus.domains][:-1])
+    sides = np.split(corpus.validation, ends) if corpus.domains else [corpus.validation]
+    return torch.cat(
+        [
+            held_out_sequences(side, sequence_length=sequence_length, sequences=stratum.examples)
+            for side, stratum in zip(sides, strata, strict=True)
+        ]
+    )
+
 
 def next_token_losses(logits: Tensor, sequences: Tensor) -> Tensor:
     """Mean cross-entropy of each sequence of (c, b, t + 1), as (c, b) [nats/token]; logits have one row a token."""
@@ -67,7 +87,7 @@ def next_token_losses(logits: Tensor, sequences: Tensor) -> Tensor:
 
 def _batches(config: ProbeConfig, corpus: Corpus, device: torch.device) -> Batches:
     return Batches(
-        corpus.train[: config.unique_tokens],
+        corpus.training(config.unique_tokens),
         sequence_length=config.sequence_length,
         batch_sequences=config.batch_sequences,
         seed=config.seed,

@@ -10,6 +10,7 @@ import torch
 
 import scalecli
 from scalecli.data.corpus import Corpus
+from scalecli.data.schema import METRIC_PREFIX, MIX_PREFIX
 from scalecli.probes.batches import epoch_tokens
 from scalecli.probes.columns import Row, config_columns
 from scalecli.probes.config import ProbeConfig
@@ -49,7 +50,7 @@ def result_row(
     copies: int,
 ) -> Row:
     """The run, every canonical column that applies, and these besides: `flops_exact`, `train_loss`,
-    `loss_bits_per_byte`, `copies` (runs trained side by side), `seconds`."""
+    `copies` (runs trained side by side), `seconds`, `metric_loss_<domain>` of a mixture."""
     loss = outcome.loss
     return {
         "kind": "result",
@@ -61,6 +62,7 @@ def result_row(
         "loss": _finite(loss.mean) if loss else None,
         "loss_std": _finite(loss.std_error) if loss else None,
         "loss_bits_per_byte": _bits_per_byte(loss, corpus),
+        **_domain_losses(loss),
         "train_loss": _finite(outcome.train_loss) if outcome.train_loss is not None else None,
         "seconds": config.steps * seconds_per_step if seconds_per_step else None,
         "tokens_per_second": config.batch_tokens / seconds_per_step if seconds_per_step else None,
@@ -76,9 +78,20 @@ def _data_columns(config: ProbeConfig, corpus: Corpus) -> Row:
     """What a task of the user's trains on is its own affair: it has a name only."""
     distinct = None
     if corpus.unique_tokens:
-        available = epoch_tokens(corpus.train[: config.unique_tokens], config.sequence_length)
+        available = epoch_tokens(corpus.training(config.unique_tokens), config.sequence_length)
         distinct = min(config.tokens, available)
-    return {"dataset": corpus.name, "bytes_per_token": corpus.bytes_per_token, "unique_tokens": distinct}
+    return {
+        "dataset": corpus.name,
+        "tokenizer": corpus.tokenizer or None,
+        "bytes_per_token": corpus.bytes_per_token,
+        "unique_tokens": distinct,
+        **{f"{MIX_PREFIX}{domain.name}": domain.share for domain in corpus.domains},
+    }
+
+
+def _domain_losses(loss: HeldOutLoss | None) -> Row:
+    by_domain = loss.by_domain if loss else {}
+    return {f"{METRIC_PREFIX}loss_{name}": _finite(mean) for name, mean in by_domain.items()}
 
 
 def _bits_per_byte(loss: HeldOutLoss | None, corpus: Corpus) -> float | None:

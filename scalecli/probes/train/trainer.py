@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,16 +15,30 @@ from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
-from scalecli.probes.subjects.subject import Batch
+from scalecli.probes.subjects.subject import Batch, Stratum
 from scalecli.probes.train.optimizers import allocate_gradients, build_optimizers, clip_gradients, set_rates
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLoss:
-    """Mean loss over the held-out examples and its standard error, both [nats/token]."""
+    """Mean loss over the held-out examples and its standard error, both [nats/token]; in a mixture the domains' means,
+    too, of which it is the mean by their shares."""
 
     mean: float
     std_error: float
+    by_domain: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, losses: Tensor, strata: Sequence[Stratum]) -> HeldOutLoss:
+        """From the loss of every example, (n,), stratum after stratum."""
+        parts = losses.split([stratum.examples for stratum in strata])
+        means = [float(part.mean()) for part in parts]
+        errors = [float(part.std()) / math.sqrt(len(part)) for part in parts]
+        return cls(
+            math.fsum(stratum.share * mean for stratum, mean in zip(strata, means, strict=True)),
+            math.hypot(*(stratum.share * error for stratum, error in zip(strata, errors, strict=True))),
+            {stratum.name: mean for stratum, mean in zip(strata, means, strict=True) if stratum.name},
+        )
 
 
 class Trainer:
@@ -121,11 +135,7 @@ class Trainer:
         self.model.eval()
         losses = torch.cat([self.losses(part) for part in self.subject.held_out()], dim=1).double()
         self.model.train()
-        errors = losses.std(dim=1) / math.sqrt(losses.shape[1])
-        return [
-            HeldOutLoss(mean, error)
-            for mean, error in zip(losses.mean(1).tolist(), errors.tolist(), strict=True)
-        ]
+        return [HeldOutLoss.of(copy, self.subject.strata()) for copy in losses.cpu()]
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, copied."""
