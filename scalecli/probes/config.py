@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scalecli.accounting.flops import flops_6nd, training_flops
 from scalecli.accounting.shape import ModelShape
@@ -24,16 +24,16 @@ RECIPE = 1
 PLACES = ("data", "tokenizer")
 """Fields that say where things are; what they are is in the hash of the data."""
 
-OptimizerName = Literal["adamw", "sgd", "muon", "adafactor"]
+OptimizerName = Literal["adamw", "sgd", "muon", "adafactor", "lamb", "lars", "lion"]
 Parametrization = Literal["standard", "mup"]
 Dtype = Literal["float32", "bfloat16"]
-OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "sgd", "muon", "adafactor")
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimizer:
-    """Settings of the update rule. `beta1` is the momentum of SGD and Muon; decay is decoupled, on matrices
-    only.
+    """Settings of the update rule. `beta1` is the momentum of SGD, LARS and Muon; decay is on matrices only, and
+    decoupled but in LAMB and LARS, whose trust ratios are of updates that hold it.
     """
 
     name: OptimizerName = "adamw"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from scalecli.accounting.memory.estimate import estimate_memory
 from scalecli.accounting.memory.recipe import Recipe as MemoryRecipe
@@ -12,6 +13,11 @@ from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.sweep import local_slots
 from scalecli.probes.timing import StepTime
 from scalecli.probes.units import Unit, lengths, plan_units, unit_flops
+
+STATES_LIKE: dict[str, Any] = {"sgd": "sgd-momentum", "lars": "sgd-momentum"}
+"""Optimizers that the closed forms know by another name: they keep as many bytes."""
+TRACED_LIKE: dict[str, Any] = {"adafactor": "sgd", "lamb": "adamw", "lion": "sgd-momentum"}
+"""Optimizers that cannot be traced, and one that keeps about as many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def unit_bytes(unit: Unit) -> int:
     config = unit[0]
     recipe = MemoryRecipe(
         precision="fp32" if config.dtype == "float32" else "bf16-autocast",
-        optimizer="sgd-momentum" if config.optimizer.name == "sgd" else config.optimizer.name,
+        optimizer=STATES_LIKE.get(config.optimizer.name, config.optimizer.name),
         optimizer_impl="fused",
     )
     sequences, length = config.batch_sequences, config.sequence_length
@@ -65,7 +71,7 @@ def unit_bytes(unit: Unit) -> int:
         # In bfloat16, which every model can be traced in: all that counts is float, and has twice the bytes.
         traced = trace_foreign(
             config.shape,
-            replace(recipe, precision="bf16"),
+            replace(recipe, precision="bf16", optimizer=TRACED_LIKE.get(recipe.optimizer, recipe.optimizer)),
             micro_batch_sequences=sequences,
             sequence_length=length,
         )

@@ -145,9 +145,15 @@ def test_muon_moves_each_matrix_as_torch_does(config: ProbeConfig, corpus: Corpu
         torch.testing.assert_close(torch.cat(list(leaves)), parameter[0], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adafactor"])
+RATES = {"sgd": 0.5, "muon": 0.02, "adafactor": 0.5, "lamb": 0.03, "lars": 1.0, "lion": 2e-3}
+LIBRARY = ("lamb", "lars", "lion")
+
+
+@pytest.mark.parametrize("optimizer", sorted(RATES))
 def test_every_optimizer_trains(config: ProbeConfig, corpus: Corpus, optimizer: str) -> None:
-    rate = {"sgd": 0.5, "muon": 0.02, "adafactor": 0.5}[optimizer]
+    if optimizer in LIBRARY:
+        pytest.importorskip("pytorch_optimizer")
+    rate = RATES[optimizer]
     settings = Optimizer(name=optimizer, weight_decay=0.0)  # type: ignore[arg-type]
     assert result(replace(config, optimizer=settings, learning_rate=rate), corpus)["loss"] < 2.4
 
@@ -160,13 +166,53 @@ def test_accumulation_equals_one_big_batch(config: ProbeConfig, corpus: Corpus) 
         trainer_losses(config, corpus, micro_batch_sequences=3)
 
 
+def published_update(name: str, weight: torch.Tensor, grads: list[torch.Tensor], rate: float) -> torch.Tensor:
+    """The papers' own update of one matrix: beta1 0.9, beta2 0.95, decay 0.1."""
+    w, decay = weight.double().clone(), 0.1
+    m, v = torch.zeros_like(w), torch.zeros_like(w)
+    for grad in (grad.double() for grad in grads):
+        if name == "lion":
+            step = (0.9 * m + 0.1 * grad).sign() + decay * w
+            m = 0.95 * m + 0.05 * grad
+        elif name == "lamb":  # version 3 of the paper: without bias correction
+            m, v = 0.9 * m + 0.1 * grad, 0.95 * v + 0.05 * grad**2
+            update = m / (v.sqrt() + 1e-8) + decay * w
+            step = w.norm().clamp(max=10.0) / update.norm() * update
+        else:
+            trust = 0.001 * w.norm() / (grad.norm() + decay * w.norm())
+            m = 0.9 * m + trust * (grad + decay * w)
+            step = m
+        w = w - rate * step
+    return w
+
+
+@pytest.mark.parametrize("optimizer", LIBRARY)
+def test_library_optimizers_move_each_matrix_as_their_papers_say(
+    config: ProbeConfig, corpus: Corpus, optimizer: str
+) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    settings = Optimizer(name=optimizer)  # type: ignore[arg-type]
+    trainer = Trainer([replace(config, optimizer=settings, grad_clip=0.0)], corpus, device=CPU)
+    query = next(weight for weight in trainer.subject.weights(0) if weight.name.endswith("attention.qkv"))
+    before, grads = query.value.clone(), []
+    for _ in range(4):
+        trainer.gradients.buffer.zero_()
+        trainer.backward(trainer.batch(), share=1.0)
+        grads.append(query.grad.clone())
+        trainer.update(1.0)
+    expected = published_update(optimizer, before, grads, config.learning_rate)
+    torch.testing.assert_close(query.value.double(), expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("schedule", "optimizer"),
-    [("cooldown", "adamw"), ("wsd", "adamw"), ("constant", "adamw"), ("cooldown", "muon")],
+    [("cooldown", "adamw"), ("wsd", "adamw"), ("constant", "adamw"), ("cooldown", "muon"), ("wsd", "lion")],
 )
 def test_branched_runs_equal_uninterrupted_ones(
     config: ProbeConfig, corpus: Corpus, schedule: str, optimizer: str
 ) -> None:
+    if optimizer in LIBRARY:
+        pytest.importorskip("pytorch_optimizer")
     shape = Schedule(name=schedule, warmup_steps=5, decay_fraction=0.3)  # type: ignore[arg-type]
     base = replace(config, schedule=shape, optimizer=Optimizer(name=optimizer))  # type: ignore[arg-type]
     runs = [replace(base, steps=steps) for steps in (15, 20, 30)]

@@ -54,7 +54,7 @@ Parametrization = Annotated[
     str | None, typer.Option("--parametrization", metavar="standard|mup", help="[standard]")
 ]
 OptimizerName = Annotated[
-    str | None, typer.Option("--optimizer", metavar="adamw|sgd|muon|adafactor", help="[adamw]")
+    str | None, typer.Option("--optimizer", metavar="adamw|sgd|muon|adafactor|lamb|lars|lion", help="[adamw]")
 ]
 Model = Annotated[
     str | None,

@@ -1,19 +1,23 @@
-"""torch's own optimizers over the logical weights of each copy, each group with its peak rate.
+"""Optimizers over the logical weights of each copy, each group with its peak rate: torch's own where it has them, those
+of `pytorch-optimizer` otherwise.
 
 Sources: AdamW, Loshchilov & Hutter 2019 (1711.05101); Muon, Jordan 2024, scaled to AdamW's update size as in
 Liu et al. 2025 (2502.16982), so that one learning rate serves both; Adafactor, Shazeer & Stern 2018
-(1804.04235).
+(1804.04235); LAMB, You et al. 2020 (1904.00962), algorithm 2; LARS, You et al. 2017 (1708.03888); Lion, Chen et al.
+2023 (2302.06675).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scalecli.errors import ProbeError, needs_extra
 from scalecli.probes.config import Optimizer, ProbeConfig
 from scalecli.probes.subjects.subject import Subject, Weight
 
@@ -52,8 +56,7 @@ def build_optimizers(subject: Subject, configs: Sequence[ProbeConfig]) -> list[t
             (by_matrix if weight.role == "hidden" else by_vector).append(_group(weight, config))
     if settings.name == "muon":
         return [_muon(merged(by_matrix), settings), _adamw(merged(by_vector), settings)]
-    make = {"adamw": _adamw, "sgd": _sgd, "adafactor": _adafactor}[settings.name]
-    return [make(merged(by_matrix + by_vector), settings)]
+    return [MAKERS[settings.name](merged(by_matrix + by_vector), settings)]
 
 
 def _group(weight: Weight, config: ProbeConfig) -> Group:
@@ -94,6 +97,52 @@ def _muon(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
 
 def _adafactor(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
     return torch.optim.Adafactor(groups, foreach=True)
+
+
+def _lamb(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
+    """Version 3 of the paper: neither moment is corrected for its start, and the rate is the rate (`adam_debias`)."""
+    betas = (settings.beta1, settings.beta2)
+    made: torch.optim.Optimizer = _library().Lamb(
+        groups, betas=betas, eps=settings.epsilon, weight_decouple=False, adam_debias=True
+    )
+    return made
+
+
+def _lars(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
+    made: torch.optim.Optimizer = _library().LARS(groups, momentum=settings.beta1)
+    return made
+
+
+def _lion(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
+    made: torch.optim.Optimizer = _library().Lion(groups, betas=(settings.beta1, settings.beta2))
+    return made
+
+
+def _library() -> Any:
+    with needs_extra("optimizers", "this optimizer", ProbeError):
+        import pytorch_optimizer
+    return pytorch_optimizer
+
+
+MAKERS: dict[str, Callable[[list[Group], Optimizer], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "adafactor": _adafactor,
+    "lamb": _lamb,
+    "lars": _lars,
+    "lion": _lion,
+}
+"""Those that treat all weights alike."""
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Takes up a state; rates and decays stay this run's own, which may be another branch."""
+    own = deepcopy(optimizer.state_dict()["param_groups"])
+    kept = [
+        {**before, **{name: group[name] for name in ("params", "lr", "peak_rate", "weight_decay")}}
+        for before, group in zip(saved["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({"state": deepcopy(saved["state"]), "param_groups": kept})
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:

@@ -16,7 +16,13 @@ from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
-from scalecli.probes.train.optimizers import allocate_gradients, build_optimizers, clip_gradients, set_rates
+from scalecli.probes.train.optimizers import (
+    allocate_gradients,
+    build_optimizers,
+    clip_gradients,
+    restore_optimizer,
+    set_rates,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +158,7 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         self._average = {name: value.clone() for name, value in state["average"].items()}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            own = {"param_groups": optimizer.state_dict()["param_groups"]}
-            optimizer.load_state_dict(copy.deepcopy({**saved, **own}))
+            restore_optimizer(optimizer, saved)
 
 
 def _accumulation(config: ProbeConfig, micro_batch_sequences: int | None) -> int:
