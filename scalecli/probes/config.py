@@ -27,6 +27,8 @@ PLACES = ("data", "tokenizer")
 OptimizerName = Literal["adamw", "sgd", "muon", "adafactor", "lamb", "lars", "lion"]
 Parametrization = Literal["standard", "mup"]
 Dtype = Literal["float32", "bfloat16"]
+AveragerName = Literal["none", "power", "ema", "bema", "latest"]
+AVERAGERS: tuple[AveragerName, ...] = get_args(AveragerName)
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
@@ -58,15 +60,15 @@ class Optimizer:
 class Evaluation:
     """A fixed held-out set: `sequences` of them, evenly spaced, the same for every run on the corpus.
 
-    `every` adds a reading each so many steps along the way; 0 reads at the end only. `average` is the
-    exponent of the power-function average over past weights that is read instead of the weights (Karras et
-    al. 2024, 2312.02696, section 3.1): it spans a fixed share of the training so far, about 1 / average, so
-    that readings at a constant rate depend on no horizon; 0 reads the weights themselves.
+    `every` adds a reading each so many steps along the way; 0 reads at the end only. `averager` names the average
+    over past weights that is read instead of the weights, so that readings at a constant rate depend on no horizon;
+    `amount` is its exponent (`power`), steps (`ema`) or readings (`latest`): see `probes/train/averages.py`.
     """
 
     sequences: int = 256
     every: int = 0
-    average: float = 0.0
+    averager: AveragerName = "none"
+    amount: float = 9.0
 
     def __post_init__(self) -> None:
         if self.sequences < 2 or self.every < 0:
@@ -74,8 +76,15 @@ class Evaluation:
                 f"an evaluation of {self.sequences} sequences every {self.every} steps has no standard error",
                 hint="use at least 2 sequences",
             )
-        if self.average < 0:
-            raise ProbeError(f"an averaging exponent of {self.average:g} is negative")
+        if self.averager not in AVERAGERS:
+            raise ProbeError(f"there is no averager {self.averager!r}", hint=f"one of {', '.join(AVERAGERS)}")
+        if self.amount < 1:
+            raise ProbeError(f"an average of amount {self.amount:g} is none", hint="use at least 1")
+        if self.averager == "latest" and (not self.every or self.amount < 2):
+            raise ProbeError(
+                f"an average of the {self.amount:g} latest readings, every {self.every} steps, is none",
+                hint="set evaluation.every to some steps, and at least 2 readings",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from scalecli.probes.ladder import RATE_FACTORS, Recipe, default_learning_rate
 
 READINGS = 40
 AVERAGE = 9.0
-"""Averages over about the last tenth of the training so far."""
+"""Exponent of a power average: over about the last tenth of the training so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def design(
                     shape, corpus, data, tokens=tokens, batch_tokens=batch, learning_rate=each, seed=seed
                 )
                 every = max(1, config.steps // READINGS)
-                reading = replace(config.evaluation, every=every, average=AVERAGE)
+                reading = replace(config.evaluation, every=every, averager="power", amount=AVERAGE)
                 configs.append(replace(config, evaluation=reading))
     return list(dict.fromkeys(configs))
 

@@ -20,12 +20,14 @@ from scalecli.probes.train.trainer import HeldOutLoss
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `loss` is None unless the status is ok or the model could still be evaluated."""
+    """How a run ended. `loss` is None unless the status is ok or the model could still be evaluated; where it is of an
+    average, `last_weights` is the loss of the weights themselves."""
 
     status: str
     reason: str = ""
     loss: HeldOutLoss | None = None
     train_loss: float | None = None
+    last_weights: HeldOutLoss | None = None
 
 
 def evaluation_row(config: ProbeConfig, step: int, loss: HeldOutLoss) -> Row:
@@ -50,7 +52,8 @@ def result_row(
     copies: int,
 ) -> Row:
     """The run, every canonical column that applies, and these besides: `flops_exact`, `train_loss`,
-    `copies` (runs trained side by side), `seconds`, `metric_loss_<domain>` of a mixture."""
+    `copies` (runs trained side by side), `seconds`, `metric_loss_<domain>` of a mixture,
+    `metric_loss_last_weights` where `loss` is of an average."""
     loss = outcome.loss
     return {
         "kind": "result",
@@ -63,6 +66,7 @@ def result_row(
         "loss_std": _finite(loss.std_error) if loss else None,
         "loss_bits_per_byte": _bits_per_byte(loss, corpus),
         **_domain_losses(loss),
+        **({"metric_loss_last_weights": _finite(last.mean)} if (last := outcome.last_weights) else {}),
         "train_loss": _finite(outcome.train_loss) if outcome.train_loss is not None else None,
         "seconds": config.steps * seconds_per_step if seconds_per_step else None,
         "tokens_per_second": config.batch_tokens / seconds_per_step if seconds_per_step else None,

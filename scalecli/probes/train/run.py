@@ -177,12 +177,16 @@ class _Session:
 
     def _results(self, configs: Sequence[ProbeConfig]) -> Iterator[Row]:
         losses = self.trainer.evaluate()
+        averaged = configs[0].evaluation.averager != "none"
+        last = self.trainer.evaluate(averaged=False) if averaged else [None] * len(configs)
         guessing = self.trainer.subject.guessing
         for copy, (config, loss) in enumerate(zip(configs, losses, strict=True)):
             reason = self.failures[copy]
             if not reason and not loss.mean < guessing:
                 reason = f"held-out loss {loss.mean:.2f} is no better than guessing ({guessing:.2f})"
-            outcome = Outcome("diverged" if reason else "ok", reason, loss, self.last_losses[copy])
+            outcome = Outcome(
+                "diverged" if reason else "ok", reason, loss, self.last_losses[copy], last_weights=last[copy]
+            )
             yield self._result(config, outcome)
 
     def _result(self, config: ProbeConfig, outcome: Outcome) -> Row:

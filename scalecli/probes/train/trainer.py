@@ -16,6 +16,7 @@ from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
+from scalecli.probes.train.averages import Average
 from scalecli.probes.train.optimizers import (
     allocate_gradients,
     build_optimizers,
@@ -71,7 +72,8 @@ class Trainer:
         self.model = self.subject.model
         self.gradients = allocate_gradients(self.subject)
         self.optimizers = build_optimizers(self.subject, configs)
-        self._average = self._trained() if self.config.evaluation.average else {}
+        averaged = self.config.evaluation.averager != "none"
+        self._average = Average(self.config.evaluation, self._trained()) if averaged else None
 
     def advance(self, rate_factor: float) -> Tensor:
         """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
@@ -102,31 +104,24 @@ class Trainer:
             optimizer.step()
         self.subject.after_step()
         self.step += 1
-        if self._average:
-            self._note_average()
+        if self._average is not None:
+            self._average.note(self._trained(), self.step)
 
     def losses(self, batch: Batch) -> Tensor:
         """The loss of every example, (c, b), in the run's number format."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
             return self.subject.losses(batch)
 
-    @torch.no_grad()
-    def _note_average(self) -> None:
-        """Weighs step t by t^average: what came before keeps (1 - 1/t)^(average + 1)."""
-        kept = (1 - 1 / self.step) ** (self.config.evaluation.average + 1)
-        for name, parameter in self.model.named_parameters():
-            self._average[name].lerp_(parameter, 1 - kept)
-
     def _trained(self) -> dict[str, Tensor]:
-        """Copies of the trained weights."""
-        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        """The weights by name."""
+        return {name: value.detach() for name, value in self.model.named_parameters()}
 
-    def evaluate(self) -> list[HeldOutLoss]:
-        """The held-out loss of every copy: of its weights, or of their average where the configuration says so."""
-        if not self._average:
+    def evaluate(self, *, averaged: bool = True) -> list[HeldOutLoss]:
+        """The held-out loss of every copy: of the average where the configuration wants one, else of the weights."""
+        if self._average is None or not averaged:
             return self._evaluate()
-        present = self._trained()
-        self._set_trained(self._average)
+        present = {name: value.clone() for name, value in self._trained().items()}
+        self._set_trained(self._average.read(present, self.step))
         losses = self._evaluate()
         self._set_trained(present)
         return losses
@@ -145,18 +140,19 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, copied."""
-        optimizers = [copy.deepcopy(optimizer.state_dict()) for optimizer in self.optimizers]
-        weights, average = (
-            {name: value.clone() for name, value in values.items()}
-            for values in (self.model.state_dict(), self._average)
-        )
-        return {"step": self.step, "weights": weights, "average": average, "optimizers": optimizers}
+        return {
+            "step": self.step,
+            "weights": {name: value.clone() for name, value in self.model.state_dict().items()},
+            "average": None if self._average is None else self._average.state(),
+            "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self.optimizers],
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a state of this trainer, or of one of the same shape: the rates stay its own."""
         self.step = state["step"]
         self.model.load_state_dict(state["weights"])
-        self._average = {name: value.clone() for name, value in state["average"].items()}
+        if self._average is not None:
+            self._average.restore(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             restore_optimizer(optimizer, saved)
 
