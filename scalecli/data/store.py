@@ -187,11 +187,12 @@ class Store:
         rows = self._rows("SELECT run_id, config FROM planned ORDER BY rowid")
         return {run_id: json.loads(config) for run_id, config in rows}
 
-    def finished(self) -> set[str]:
-        """Ids of the runs that need no further attempt: status ok or diverged."""
-        marks = ", ".join("?" for _ in FINISHED)
+    def finished(self, *more: str) -> set[str]:
+        """Ids of the runs that need no further attempt: status ok or diverged, or one of `more`."""
+        statuses = (*FINISHED, *more)
+        marks = ", ".join("?" for _ in statuses)
         return {
-            run_id for (run_id,) in self._rows(f"SELECT run_id FROM runs WHERE status IN ({marks})", FINISHED)
+            run_id for (run_id,) in self._rows(f"SELECT run_id FROM runs WHERE status IN ({marks})", statuses)
         }
 
     def ingest(self, file: Path | str) -> IngestReport:

@@ -21,8 +21,8 @@ RECIPE = 1
 """Raised when a change to the training code changes results, so that older runs are not taken for new ones.
 """
 
-PLACES = ("data", "tokenizer")
-"""Fields that say where things are; what they are is in the hash of the data."""
+PLACES = ("data", "tokenizer", "conduct")
+"""Fields that say where things are and how a run is carried out; what the data are is in their hash."""
 
 OptimizerName = Literal["adamw", "sgd", "muon", "adafactor", "lamb", "lars", "lion"]
 Parametrization = Literal["standard", "mup"]
@@ -88,6 +88,26 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """How a run is carried out: nothing here decides its result.
+
+    `checkpoints` is a folder, in which a stopped training is taken up again. A run whose training loss is more than
+    `stop_above` [nats/token] above its best rival's is given up (0: none is); rivals note their losses in the file
+    `readings`.
+    """
+
+    checkpoints: str = ""
+    stop_above: float = 0.0
+    readings: str = ""
+
+    def __post_init__(self) -> None:
+        if self.stop_above < 0:
+            raise ProbeError(
+                f"no run can stay {self.stop_above:g} nats below its rivals", hint="use a positive limit"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeConfig:
     """One proxy training. `data` says where the corpus is and `tokenizer` how it is read, `data_sha256` which one it
     must be.
@@ -113,6 +133,7 @@ class ProbeConfig:
     base_width: int = 64
     unique_tokens: int | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
+    conduct: Conduct = field(default_factory=Conduct)
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "batch_sequences", "steps", "base_width"):
@@ -205,7 +226,7 @@ class ProbeConfig:
     def from_dict(cls, record: dict[str, Any]) -> ProbeConfig:
         """Inverse of `dataclasses.asdict`; unknown and missing keys are a ProbeError that names them."""
         _check_keys(record, cls)
-        parts = {"optimizer": Optimizer, "schedule": Schedule, "evaluation": Evaluation}
+        parts = {"optimizer": Optimizer, "schedule": Schedule, "evaluation": Evaluation, "conduct": Conduct}
         made = {key: parts[key](**value) for key, value in record.items() if key in parts}
         return cls(**{**record, **made, "shape": shape_from(record["shape"])})
 

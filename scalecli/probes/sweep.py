@@ -69,16 +69,18 @@ def run_sweep(
         timeout: longest time for one run [s]; a run that takes longer is killed and counts as failed.
 
     A run that fails is in the report with its reason, and the others go on. The caller turns failures into
-    `SweepIncomplete` when it wants to.
+    `SweepIncomplete` when it wants to. A run that was given up (`Conduct.stop_above`) counts as finished while that
+    rule holds, and is trained once it does not.
     """
     places = local_slots(device, slots, threads)
     wanted = {config.run_id: config for config in configs}
     recover(store)
     store.plan({run_id: asdict(config) for run_id, config in wanted.items()})
-    done = store.finished()
+    settled = ("stopped",) if any(config.conduct.stop_above for config in wanted.values()) else ()
+    done = store.finished(*settled)
     todo = [config for run_id, config in wanted.items() if run_id not in done]
     units = plan_units(todo, device_type=places[0].device)
-    state = _Tally(planned=len(wanted), skipped=len(wanted) - len(todo), units=units)
+    state = _Tally(planned=len(wanted), skipped=len(wanted) - len(todo), units=units, settled=settled)
     for event in run_units(units, places, store.attempts, timeout=timeout):
         if isinstance(event, UnitEnded):
             _take_in(event, store)
@@ -131,8 +133,9 @@ def _take_in(event: UnitEnded, store: Store) -> None:
 class _Tally:
     """Counts for progress and report."""
 
-    def __init__(self, *, planned: int, skipped: int, units: Sequence[Unit]) -> None:
+    def __init__(self, *, planned: int, skipped: int, units: Sequence[Unit], settled: Sequence[str]) -> None:
         self._planned = planned
+        self._settled = settled
         self._skipped = skipped
         self._total = sum(unit_flops(unit) for unit in units)
         self._done = 0.0
@@ -152,7 +155,7 @@ class _Tally:
                 self._end(unit, reason, store)
 
     def _end(self, unit: Unit, reason: str, store: Store) -> None:
-        finished = store.finished()
+        finished = store.finished(*self._settled)
         retried = bool(reason) and len(unit) > 1
         for config in unit:
             if config.run_id in finished:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scalecli.errors import ProbeError
-from scalecli.probes.config import Optimizer, ProbeConfig
+from scalecli.probes.config import Conduct, Optimizer, ProbeConfig
 from scalecli.probes.schedule import Schedule
 
 
@@ -36,13 +36,15 @@ def test_what_decides_the_result_decides_the_identity(config: ProbeConfig, chang
     assert replace(config, **change).run_id != config.run_id
 
 
-def test_paths_are_not_identity(config: ProbeConfig) -> None:
-    assert replace(config, data="/somewhere/else").run_id == config.run_id
+def test_places_and_conduct_are_not_identity(config: ProbeConfig) -> None:
+    assert replace(config, data="/somewhere/else", tokenizer="here.json").run_id == config.run_id
+    kept = Conduct(checkpoints="/tmp", stop_above=0.5, readings="/tmp/x")
+    assert replace(config, conduct=kept).run_id == config.run_id
 
 
 def test_identity_is_pinned(config: ProbeConfig) -> None:
     """A change of this value orphans every stored run: raise RECIPE knowingly when it changes."""
-    assert config.run_id == "c6887476a49b86f2"
+    assert config.run_id == "5f4be4a5fea78b59"
 
 
 def test_family_differs_in_length_only(config: ProbeConfig) -> None:

@@ -16,7 +16,7 @@ from scalecli.units import parse_count, parse_duration
 
 if TYPE_CHECKING:
     from scalecli.data.corpus import Corpus
-    from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.config import Conduct, ProbeConfig
     from scalecli.probes.spec import SweepSpec
 
 Params = Annotated[
@@ -101,6 +101,12 @@ Timeout = Annotated[
         help="Longest time of one probe.",
     ),
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from them. [none are kept]"
+    ),
+]
 Rows = Annotated[
     Path | None, typer.Option("--rows", help="Also write the measured points as a run table, for `fit`.")
 ]
@@ -123,6 +129,18 @@ def spec_with(
     if optimizer is not None:
         changed = replace(changed, optimizer=replace(changed.optimizer, name=cast(Any, optimizer)))
     return replace(spec, recipe=changed, data=data or spec.data)
+
+
+def conduct(store: Path, checkpoint: Path | None, stop_above: float | None = None) -> Conduct:
+    """How runs are carried out; rivals note their losses beside the store."""
+    from scalecli.data.store import attempts_folder
+    from scalecli.probes.config import Conduct
+
+    return Conduct(
+        checkpoints=str(checkpoint.absolute()) if checkpoint else "",
+        stop_above=stop_above or 0.0,
+        readings=str(attempts_folder(store.absolute()) / "rivals.readings"),
+    )
 
 
 def read_corpus(spec: SweepSpec) -> Corpus:

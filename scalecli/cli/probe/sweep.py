@@ -67,6 +67,16 @@ def sweep(
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
     store: options.Store = Path("runs.db"),
+    checkpoint: probe.Checkpoint = None,
+    stop_above: Annotated[
+        float | None,
+        typer.Option(
+            "--stop-above",
+            min=1e-3,
+            metavar="NATS",
+            help="Give up runs so far above the best of their size and length, at 25, 50 and 75 % of the way.",
+        ),
+    ] = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
@@ -100,6 +110,8 @@ def sweep(
         configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, device, slots))
     else:
         configs = wished.configs(corpus, budget=budget, cost=_flops)
+    conduct = probe.conduct(store, checkpoint, stop_above)
+    configs = [replace(config, conduct=conduct) for config in configs]
     train_or_estimate(
         configs, corpus, store, device, slots=slots, timeout=timeout, dry_run=dry_run, as_json=as_json
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def train(
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
     seed: options.Seed = 0,
+    checkpoint: probe.Checkpoint = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
@@ -55,6 +57,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
+    config = replace(config, conduct=probe.conduct(store, checkpoint))
     train_or_estimate(
         [config], corpus, store, device, slots=1, timeout=None, dry_run=dry_run, as_json=as_json
     )
