@@ -79,6 +79,7 @@ _ALL = (
     _positive("steps", "steps", "optimizer steps"),
     _positive("learning_rate", "1", "peak learning rate"),
     _non_negative("weight_decay", "1", "decoupled weight decay"),
+    _positive("adamw_timescale", "1", "1 / (learning rate x decay) steps of AdamW, as a share of the run"),
     _non_negative("beta1", "1", "first-moment decay of Adam, or momentum", high=1.0),
     _non_negative("beta2", "1", "second-moment decay of Adam", high=1.0),
     _non_negative("epsilon", "1", "denominator constant of Adam"),

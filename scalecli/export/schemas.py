@@ -277,6 +277,7 @@ class SweepEstimateDocument(_Open):
     schema_name: Literal["scalecli/sweep-estimate/1"] = Field(alias="schema")
     runs: int
     flops: float
+    saved_flops: float
     seconds: float
     bytes: int
 

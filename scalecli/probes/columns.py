@@ -27,6 +27,7 @@ def _recipe_columns(config: ProbeConfig) -> Row:
         "learning_rate": config.learning_rate,
         "optimizer": optimizer.name,
         "weight_decay": optimizer.weight_decay,
+        "adamw_timescale": config.timescale,
         "beta1": optimizer.beta1,
         "beta2": optimizer.beta2,
         "epsilon": optimizer.epsilon,

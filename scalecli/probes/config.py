@@ -34,8 +34,8 @@ OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimizer:
-    """Settings of the update rule. `beta1` is the momentum of SGD, LARS and Muon; decay is on matrices only, and
-    decoupled but in LAMB and LARS, whose trust ratios are of updates that hold it.
+    """Settings of the update rule. `beta1` is the momentum of SGD, LARS and Muon; decay is on matrices only,
+    decoupled but in SGD, LAMB and LARS, whose updates hold it.
     """
 
     name: OptimizerName = "adamw"
@@ -171,6 +171,15 @@ class ProbeConfig:
     def tokens(self) -> int:
         """Tokens trained on, repetitions counted."""
         return self.steps * self.batch_tokens
+
+    @property
+    def timescale(self) -> float | None:
+        """AdamW's memory, 1 / (rate · decay) steps, as a share of the run (Bergsma et al. 2025, 2502.15938); None for
+        other optimizers and without decay."""
+        settings = self.optimizer
+        if settings.name != "adamw" or not settings.weight_decay:
+            return None
+        return 1.0 / (self.learning_rate * settings.weight_decay * self.steps)
 
     @property
     def flops_6nd(self) -> float:

@@ -22,11 +22,15 @@ TRACED_LIKE: dict[str, Any] = {"adafactor": "sgd", "lamb": "adamw", "lion": "sgd
 
 @dataclass(frozen=True, slots=True)
 class SweepEstimate:
-    """What a sweep would take: runs still to train, training FLOPs, time [s], memory of all slots [bytes]."""
+    """What a sweep would take: runs still to train, training FLOPs, time [s], memory of all slots [bytes].
+
+    `saved_flops` are those that shared trunks save: one long training branches into all its shorter ones.
+    """
 
     runs: int
     skipped: int
     flops: float
+    saved_flops: float
     seconds: float
     bytes: int
 
@@ -45,11 +49,13 @@ def estimate_sweep(
     todo = [config for run_id, config in wanted.items() if run_id not in finished]
     places = local_slots(device, slots, threads)
     units = plan_units(todo, device_type=places[0].device)
+    flops = sum(unit_flops(unit) for unit in units)
     largest = max((unit_bytes(unit) for unit in units), default=0)
     return SweepEstimate(
         runs=len(todo),
         skipped=len(wanted) - len(todo),
-        flops=sum(unit_flops(unit) for unit in units),
+        flops=flops,
+        saved_flops=sum(config.flops_exact for config in todo) - flops,
         seconds=step_time.sweep_seconds(todo, device_type=places[0].device, slots=len(places)),
         bytes=largest * min(len(places), len(units)),
     )

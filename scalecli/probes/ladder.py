@@ -42,7 +42,9 @@ class Recipe:
     so that runs of different length share a trunk.
 
     `model` is our decoder when empty, `hf:CONFIG.json` or `package.module:factory`; `aspect` its width over depth;
-    `tokenizer` is bytes when empty, `bpe:4096`, a tokenizer.json, or `ids:N` for token files.
+    `tokenizer` is bytes when empty, `bpe:4096`, a tokenizer.json, or `ids:N` for token files. With a `timescale` above
+    0 every run's decay is the one that keeps AdamW's timescale at that share of the run, whatever its batch, rate and
+    length: runs of different length then share no trunk.
     """
 
     model: str = ""
@@ -55,6 +57,7 @@ class Recipe:
     schedule: ScheduleName = "cooldown"
     decay_fraction: float = 0.2
     warmup_tokens_per_param: float = 1.0
+    timescale: float = 0.0
     grad_clip: float = 1.0
     dtype: Dtype = "float32"
     parametrization: Parametrization = "standard"
@@ -99,7 +102,7 @@ class Recipe:
             steps=steps,
             learning_rate=learning_rate,
             seed=seed,
-            optimizer=self.optimizer,
+            optimizer=self._decayed(learning_rate, steps),
             schedule=Schedule(
                 name=self.schedule, warmup_steps=min(warmup, steps // 4), decay_fraction=self.decay_fraction
             ),
@@ -109,6 +112,13 @@ class Recipe:
             base_width=self.base_width,
             evaluation=self.evaluation,
         )
+
+    def _decayed(self, learning_rate: float, steps: int) -> Optimizer:
+        if not self.timescale:
+            return self.optimizer
+        if self.optimizer.name != "adamw":
+            raise ProbeError(f"{self.optimizer.name} has no AdamW timescale to keep", hint="use adamw")
+        return replace(self.optimizer, weight_decay=1.0 / (self.timescale * learning_rate * steps))
 
 
 def default_batch_tokens(tokens: float) -> float:

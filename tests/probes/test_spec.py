@@ -9,9 +9,10 @@ import pytest
 
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
-from scalecli.probes.config import ProbeConfig
+from scalecli.probes.config import Optimizer, ProbeConfig
 from scalecli.probes.estimate import estimate_sweep
-from scalecli.probes.spec import SweepSpec, sweep_spec
+from scalecli.probes.spec import SweepSpec, sweep_spec, with_settings
+from scalecli.probes.timescale import timescale_note
 from scalecli.probes.timing import StepTime
 
 FILE = """
@@ -46,6 +47,37 @@ def test_a_file_gives_its_grid(tmp_path: Path, corpus: Corpus) -> None:
     assert {config.optimizer.weight_decay for config in configs} == {0.0}
     assert {config.schedule.name for config in configs} == {"linear"}
     assert {config.data for config in configs} == {"text.txt"}
+
+
+def test_a_kept_timescale_sets_every_runs_decay(corpus: Corpus) -> None:
+    spec = replace(SweepSpec(), params=(2e4,), tokens_per_param=(5.0, 20.0), learning_rate=(1e-3, 3e-3))
+    kept = replace(spec, recipe=replace(spec.recipe, timescale=0.3)).configs(replace(corpus, vocab=256))
+    assert [config.timescale for config in kept] == pytest.approx([0.3] * len(kept))
+    assert len({config.optimizer.weight_decay for config in kept}) > 2
+    assert timescale_note(kept) is None
+    long = spec.configs(replace(corpus, vocab=256))
+    weak = [replace(config, optimizer=replace(config.optimizer, weight_decay=1e-4)) for config in long]
+    note = timescale_note(weak)
+    assert note is not None
+    assert f"{len(weak)} of {len(weak)} runs" in note.message
+    sgd = [replace(config, optimizer=Optimizer(name="sgd")) for config in long]
+    assert timescale_note(sgd) is None
+
+
+def test_repetition_is_an_axis_and_settings_are_keys_of_the_file(corpus: Corpus) -> None:
+    spec = with_settings(
+        SweepSpec(),
+        ["params=['20k']", "unique_tokens=['4k', '8k']", "recipe.aspect=8", "recipe.schedule=linear"],
+    )
+    configs = spec.configs(replace(corpus, vocab=256))
+    assert {config.unique_tokens for config in configs} == {4_000, 8_000}
+    assert {config.schedule.name for config in configs} == {"linear"}
+    assert {config.shape.width / config.shape.layers for config in configs} == {8.0}
+    for wrong in ("colour=1", "recipe.colour=1", "recipe.aspect=wide", "recipe=1", "params.deep=1"):
+        with pytest.raises(ProbeError):
+            with_settings(SweepSpec(), [wrong])
+    mixed = with_settings(SweepSpec(), ["data={a={path='x', share=0.5}, b={path='y', share=0.5}}"])
+    assert mixed.data == "a=x:0.5,b=y:0.5"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +131,13 @@ def test_the_dry_run_counts_what_is_left(config: ProbeConfig) -> None:
     # Weights, gradients and two moments of all copies are the least there can be.
     assert whole.bytes > 4 * 16 * config.shape.params
     assert estimate_sweep([], step, device="cpu").bytes == 0
+
+
+def test_the_dry_run_counts_what_shared_trunks_save(config: ProbeConfig) -> None:
+    lengths = [replace(config, steps=steps) for steps in (20, 40, 60)]  # the last fifth is their own
+    found = estimate_sweep(lengths, StepTime(0.0, 1e-9), device="cpu", slots=1)
+    assert found.saved_flops == pytest.approx((16 + 32) * config.flops_exact / config.steps)
+    assert found.flops + found.saved_flops == pytest.approx(120 * config.flops_exact / config.steps)
 
 
 def test_runs_as_a_design_writes_them(tmp_path: Path, corpus: Corpus) -> None:

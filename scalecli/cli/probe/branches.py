@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,7 +61,7 @@ class BranchedProbe:
     def configs(self) -> list[ProbeConfig]:
         """Trainings of the same work."""
         trunk = replace(self.config, steps=min(self.probe.start, self.config.steps))
-        return [trunk, *(self._branch(factor) for factor in self.probe.factors)]
+        return [trunk, *(self.probe.branch(self.config, factor) for factor in self.probe.factors)]
 
     def slots(self, wanted: int | None) -> int | None:
         """Branches follow one another in one process."""
@@ -88,15 +87,6 @@ class BranchedProbe:
             "source": "merrill2025",
         }
         return {"method": "branches", "critical": [figure], "unidentified": [], "rows": rows, "warnings": []}
-
-    def _branch(self, factor: int) -> ProbeConfig:
-        batch = self.config.batch_sequences * factor
-        return replace(
-            self.config,
-            batch_sequences=batch,
-            learning_rate=self.config.learning_rate * math.sqrt(factor),
-            steps=max(1, round(self.probe.tokens / (self.config.batch_tokens * factor))),
-        )
 
     def _kept(self, store: Path) -> Measurement:
         return Measurement("critical-batch", {"run": self.config.run_id, **asdict(self.probe)}, store)

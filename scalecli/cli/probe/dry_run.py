@@ -42,6 +42,7 @@ def show_estimate(
         "runs": found.runs,
         "skipped": found.skipped,
         "flops": found.flops,
+        "saved_flops": found.saved_flops,
         "seconds": found.seconds,
         "bytes": found.bytes,
         "store": str(path),
@@ -75,6 +76,7 @@ def draw_estimate(document: Any) -> Iterator[RenderableType]:
         ("runs to train", document["runs"]),
         ("already finished", document["skipped"]),
         ("training FLOPs", format_count(document["flops"])),
+        ("saved by shared trunks", format_count(document["saved_flops"])),
         ("time", f"about {format_seconds(document['seconds'])}"),
         ("memory", format_bytes(document["bytes"])),
     ]

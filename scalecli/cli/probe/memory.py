@@ -210,6 +210,7 @@ def _estimate(shape: ModelShape, recipe: Recipe, size: Size, device: str, store:
         "runs": 1,
         "skipped": 0,
         "flops": flops,
+        "saved_flops": 0.0,
         "seconds": START_SECONDS + STEPS * pace.overhead + pace.seconds_per_flop * flops,
         "bytes": estimate_memory(shape, recipe, **size).peak_bytes,
         "store": str(store),

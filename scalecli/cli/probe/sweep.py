@@ -141,10 +141,13 @@ def train_or_estimate(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train the runs, or say what that would take; either way a run past one epoch is warned of."""
+    """Train the runs, or say what that would take; either way what speaks against them is warned of."""
+    from scalecli.probes.timescale import timescale_note
+
     repetition = corpus.repetition(max(config.tokens for config in configs))
-    if repetition is not None:
-        warn(f"{repetition.code}: {repetition.message}")
+    for note in (repetition, timescale_note(configs)):
+        if note is not None:
+            warn(f"{note.code}: {note.message}")
     if dry_run:
         show_estimate(configs, path, device, slots=slots, finished=finished_runs(path), as_json=as_json)
         return

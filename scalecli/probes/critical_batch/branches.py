@@ -1,6 +1,6 @@
 """The local critical batch size: branches with larger batches from one point of a training.
 
-Each branch multiplies the batch by k and, for Adam, the rate by the root of k (Malladi et al. 2022,
+Each branch multiplies the batch by k and the rate by the root of k, or by k for SGD and LARS (Malladi et al. 2022,
 2205.10287), and trains on the same tokens. The critical batch is the largest whose loss is still within a
 tolerance of the smallest's (Merrill et al. 2025, 2505.23971, section 3).
 """
@@ -20,6 +20,10 @@ TOLERANCE = 0.01
 """Nats a token; the tolerance of the source."""
 
 
+LINEAR = ("sgd", "lars")
+"""Optimizers whose step is proportional to the gradient: their rate goes with the batch, not with its root."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchProbe:
     """Branches at step `start` of the base run, each on `tokens` tokens, with `factors` times its batch."""
@@ -27,6 +31,16 @@ class BranchProbe:
     start: int
     tokens: float
     factors: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+    def branch(self, config: ProbeConfig, factor: int) -> ProbeConfig:
+        """The run with `factor` times the batch: its steps are those of the branch alone."""
+        power = 1.0 if config.optimizer.name in LINEAR else 0.5
+        return replace(
+            config,
+            batch_sequences=config.batch_sequences * factor,
+            learning_rate=config.learning_rate * factor**power,
+            steps=max(1, round(self.tokens / (config.batch_tokens * factor))),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +76,7 @@ def run(
             trunk.advance(config.schedule.factor(trunk.step, config.steps))
         point = trunk.state()
         for factor in probe.factors:
-            branch = replace(
-                config,
-                batch_sequences=config.batch_sequences * factor,
-                learning_rate=config.learning_rate * math.sqrt(factor),
-                steps=max(1, round(probe.tokens / (config.batch_tokens * factor))),
-            )
+            branch = probe.branch(config, factor)
             trainer = Trainer([branch], corpus, device=place)
             trainer.restore(point)
             # On from the same place in the text, counted in batches of its own size.
