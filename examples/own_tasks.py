@@ -1,7 +1,8 @@
 """Two trainings of one's own for `scalecli probe ... --model own_tasks:NAME`: small images to classify, a curve to fit.
 
     cd examples
-    scalecli probe sweep --model own_tasks:images --params 5k,20k,80k --tokens-per-param 2,8 --store images.db
+    scalecli probe sweep --model own_tasks:images --params 2k,8k,32k --tokens-per-param 1,2,4 --batch-tokens 32 \
+        --learning-rate 3e-3,1e-2 --store images.db
     scalecli fit images.db --law chinchilla --tuned
     scalecli probe coordinates --model own_tasks:curve --widths 32,64,128
 
@@ -21,7 +22,7 @@ from scalecli.probes.task import Split, Task
 
 PIXELS, CLASSES = 12, 8
 PROTOTYPES = torch.randn(CLASSES, 1, PIXELS, PIXELS, generator=torch.Generator().manual_seed(7))
-NOISE = 2.5
+NOISE = 4.0
 INPUTS = 8
 
 

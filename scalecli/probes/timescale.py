@@ -16,7 +16,7 @@ def timescale_note(configs: Sequence[ProbeConfig]) -> Note | None:
     """A warning when AdamW remembers far more or far less of a run than where losses were lowest elsewhere."""
     law = published_law("power-lines-timescale")
     off = []
-    for config in configs:
+    for config in (each for each in configs if each.shape.vocab):  # it is a law of language models
         best = law.predict({"tokens_per_param": config.tokens / config.shape.params})
         if config.timescale is not None and not 1 / FAR <= config.timescale / best <= FAR:
             off.append((config.timescale, best))
