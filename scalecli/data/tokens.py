@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Ids = "NDArray[np.integer[Any]]"
-
 LLMC_HEADER_BYTES = 1024
 LLMC = {(20240520, 1): "<u2", (20240801, 7): "<u4"}
 """Magic and version of llm.c's data files, GPT-2's and Llama 3's, and the type of ids that follow."""
@@ -103,8 +101,6 @@ def _stated(tokenizer: str) -> int | None:
 
 def _ids_of(file: Path) -> Any:
     """Mapped ids, by what the file says of itself."""
-    import numpy as np
-
     index = file.with_suffix(".idx")
     try:
         with file.open("rb") as stream:
@@ -127,8 +123,7 @@ def _ids_of(file: Path) -> Any:
         return _mapped(file, "<u2", 0, size)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        assert np
+    except (ValueError, struct.error) as error:  # a header that promises more than the file has
         raise DataError(f"{file} is no token file: {error}") from None
 
 

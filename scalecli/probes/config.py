@@ -91,20 +91,33 @@ class Evaluation:
 class Conduct:
     """How a run is carried out: nothing here decides its result.
 
+    A batch is computed in equal parts of at most `micro_batch_sequences`, whose gradients add up (0: whole).
     `checkpoints` is a folder, in which a stopped training is taken up again. A run whose training loss is more than
     `stop_above` [nats/token] above its best rival's is given up (0: none is); rivals note their losses in the file
     `readings`.
     """
 
+    micro_batch_sequences: int = 0
     checkpoints: str = ""
     stop_above: float = 0.0
     readings: str = ""
 
     def __post_init__(self) -> None:
-        if self.stop_above < 0:
+        if self.stop_above < 0 or self.micro_batch_sequences < 0:
             raise ProbeError(
-                f"no run can stay {self.stop_above:g} nats below its rivals", hint="use a positive limit"
+                f"a limit of {self.stop_above:g} nats and parts of {self.micro_batch_sequences} sequences: neither can "
+                "be negative"
             )
+
+    def parts_of(self, sequences: int) -> int:
+        """Equal parts that a batch is computed in.
+
+        >>> [Conduct(micro_batch_sequences=most).parts_of(12) for most in (0, 12, 5, 1)]
+        [1, 1, 3, 12]
+        """
+        most = self.micro_batch_sequences or sequences
+        divisors = (parts for parts in range(1, sequences + 1) if sequences % parts == 0)
+        return next(parts for parts in divisors if sequences <= parts * most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

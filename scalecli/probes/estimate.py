@@ -70,7 +70,8 @@ def unit_bytes(unit: Unit) -> int:
         optimizer=STATES_LIKE.get(config.optimizer.name, config.optimizer.name),
         optimizer_impl="fused",
     )
-    sequences, length = config.batch_sequences, config.sequence_length
+    sequences = config.batch_sequences // config.conduct.parts_of(config.batch_sequences)
+    length = config.sequence_length
     if isinstance(config.shape, ForeignShape):
         from scalecli.probes.memory.trace import trace_foreign
 

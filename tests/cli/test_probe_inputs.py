@@ -167,5 +167,5 @@ def test_checkpoints_are_kept_where_one_asks_for_them(own: tuple[object, ...], t
         "--learning-rate",
         1e-2,
     )
-    document(*words, "--checkpoint", tmp_path / "kept")
+    document(*words, "--checkpoint", tmp_path / "kept", "--micro-batch", 16)
     assert not (tmp_path / "kept").exists()  # shorter than the time between two checkpoints

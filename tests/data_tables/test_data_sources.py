@@ -228,6 +228,11 @@ def test_an_odd_number_of_bytes_and_another_index_are_no_token_files(tmp_path: P
     with pytest.raises(DataError, match="no whole number of 16-bit ids"):
         small(tmp_path)
     name = megatron(tmp_path / "m")
+    whole = name.with_suffix(".idx").read_bytes()
+    for cut in (20, 36):
+        name.with_suffix(".idx").write_bytes(whole[:cut])
+        with pytest.raises(DataError, match="no token file"):
+            small(name)
     name.with_suffix(".idx").write_bytes(b"something else entirely" * 4)
     with pytest.raises(DataError, match="no index of Megatron"):
         small(name)

@@ -15,7 +15,7 @@ from torch import nn
 from scalecli.accounting.memory import Recipe as MemoryRecipe
 from scalecli.data.corpus import Corpus, outside_corpus
 from scalecli.errors import DataError, ProbeError
-from scalecli.probes.config import Evaluation, Optimizer, ProbeConfig
+from scalecli.probes.config import Conduct, Evaluation, Optimizer, ProbeConfig
 from scalecli.probes.coordinates.estimate import verdict
 from scalecli.probes.coordinates.run import run as coordinates
 from scalecli.probes.estimate import unit_bytes
@@ -105,8 +105,9 @@ def test_steps_of_ones_own_equal_a_plain_loop() -> None:
             group["lr"] = config.learning_rate * config.schedule.factor(step, config.steps)
         optimizer.step()
         plain.append(loss.item())
-    for parts in (None, 8):
-        trainer = Trainer([config], outside_corpus(""), device=CPU, micro_batch_sequences=parts)
+    for most in (0, 8):
+        parts = replace(config, conduct=Conduct(micro_batch_sequences=most))
+        trainer = Trainer([parts], outside_corpus(""), device=CPU)
         ours = [float(trainer.advance(config.schedule.factor(step, config.steps))) for step in range(12)]
         assert ours == pytest.approx(plain, rel=1e-4)
 

@@ -101,6 +101,15 @@ Timeout = Annotated[
         help="Longest time of one probe.",
     ),
 ]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--micro-batch",
+        min=1,
+        metavar="N",
+        help="Hold at most N sequences at once; gradients add up. [whole batches]",
+    ),
+]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
@@ -131,12 +140,15 @@ def spec_with(
     return replace(spec, recipe=changed, data=data or spec.data)
 
 
-def conduct(store: Path, checkpoint: Path | None, stop_above: float | None = None) -> Conduct:
+def conduct(
+    store: Path, micro_batch: int | None, checkpoint: Path | None, stop_above: float | None = None
+) -> Conduct:
     """How runs are carried out; rivals note their losses beside the store."""
     from scalecli.data.store import attempts_folder
     from scalecli.probes.config import Conduct
 
     return Conduct(
+        micro_batch_sequences=micro_batch or 0,
         checkpoints=str(checkpoint.absolute()) if checkpoint else "",
         stop_above=stop_above or 0.0,
         readings=str(attempts_folder(store.absolute()) / "rivals.readings"),

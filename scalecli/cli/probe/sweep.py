@@ -67,6 +67,7 @@ def sweep(
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
     store: options.Store = Path("runs.db"),
+    micro_batch: probe.MicroBatch = None,
     checkpoint: probe.Checkpoint = None,
     stop_above: Annotated[
         float | None,
@@ -110,7 +111,7 @@ def sweep(
         configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, device, slots))
     else:
         configs = wished.configs(corpus, budget=budget, cost=_flops)
-    conduct = probe.conduct(store, checkpoint, stop_above)
+    conduct = probe.conduct(store, micro_batch, checkpoint, stop_above)
     configs = [replace(config, conduct=conduct) for config in configs]
     train_or_estimate(
         configs, corpus, store, device, slots=slots, timeout=timeout, dry_run=dry_run, as_json=as_json

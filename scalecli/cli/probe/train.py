@@ -35,6 +35,7 @@ def train(
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
     seed: options.Seed = 0,
+    micro_batch: probe.MicroBatch = None,
     checkpoint: probe.Checkpoint = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -57,7 +58,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    config = replace(config, conduct=probe.conduct(store, checkpoint))
+    config = replace(config, conduct=probe.conduct(store, micro_batch, checkpoint))
     train_or_estimate(
         [config], corpus, store, device, slots=1, timeout=None, dry_run=dry_run, as_json=as_json
     )

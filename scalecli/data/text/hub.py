@@ -54,7 +54,7 @@ def _read(spec: str, max_bytes: int) -> list[bytes]:
 
 
 def _texts(spec: str, rows: Any, max_bytes: int) -> Iterator[bytes]:
-    names = rows.column_names or list(next(iter(rows)))
+    names = rows.column_names or list(next(iter(rows), ()))
     if FIELD not in names:
         raise DataError(
             f"{spec} has no column {FIELD!r}; it has {', '.join(names)}", hint="rename the column"

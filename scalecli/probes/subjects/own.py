@@ -53,7 +53,7 @@ class OwnTask:
     copies = 1
 
     def __init__(self, shape: ForeignShape, config: ProbeConfig, device: torch.device) -> None:
-        self._config, self._device = config, device
+        self._model, self._config, self._device = shape.model, config, device
         self._task = build_task(shape.model, width=shape.width, depth=shape.layers, seed=config.seed)
         if content_of(shape.model, self._task) != shape.content:
             raise ProbeError(
@@ -74,7 +74,7 @@ class OwnTask:
 
     def batch(self, step: int) -> Batch:
         plain.make_repeatable(self._config.seed, step)
-        return mapped(self._stream.at(step), lambda tensor: tensor.to(self._device))
+        return self._placed(self._stream.at(step))
 
     def parts(self, batch: Batch, count: int) -> Sequence[Batch]:
         def part(index: int) -> Batch:
@@ -86,7 +86,7 @@ class OwnTask:
         losses = self._task.losses(self.model, batch)
         if losses.ndim != 1:
             raise ProbeError(
-                f"{self._config.shape} gives losses of shape {tuple(losses.shape)}",
+                f"{self._model} gives losses of shape {tuple(losses.shape)}",
                 hint="return the loss of every example, shape (b,): reduction='none'",
             )
         return losses[None]
@@ -101,7 +101,7 @@ class OwnTask:
                 f"the validation split gives {len(batches) * size} examples, the evaluation wants {wanted}",
                 hint="fewer evaluation sequences, or more validation data",
             )
-        return (mapped(batch, lambda tensor: tensor.to(self._device)) for batch in batches)
+        return (self._placed(batch) for batch in batches)
 
     def strata(self) -> Sequence[Stratum]:
         return [Stratum("", 1.0, self._examples)]
@@ -118,6 +118,9 @@ class OwnTask:
 
     def watched(self) -> dict[str, nn.Module]:
         return plain.watched(self.model)
+
+    def _placed(self, batch: Batch) -> Batch:
+        return mapped(batch, lambda tensor: tensor.to(self._device))
 
     @torch.no_grad()
     def _untrained_loss(self) -> float:

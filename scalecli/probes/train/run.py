@@ -45,7 +45,6 @@ def train(
     corpus: Corpus,
     device: str = "auto",
     threads: int = 1,
-    micro_batch_sequences: int | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[Row]:
     """One proxy training. Yields readings of the held-out loss, then the run.
@@ -55,14 +54,13 @@ def train(
 
     Raises:
         DataError: the corpus is too small, or not the one that the configuration was made for.
-        ProbeError: the device does not exist, or the micro-batch does not divide the batch.
+        ProbeError: the device does not exist, or the model cannot be built.
     """
     return train_together(
         [config],
         corpus=corpus,
         device=device,
         threads=threads,
-        micro_batch_sequences=micro_batch_sequences,
         on_step=on_step,
     )
 
@@ -73,7 +71,6 @@ def train_together(
     corpus: Corpus,
     device: str = "auto",
     threads: int = 1,
-    micro_batch_sequences: int | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[Row]:
     """Trains runs that can share work (see `units`), each with the result that it would have alone.
@@ -83,7 +80,7 @@ def train_together(
     """
     place = resolve_device(device)
     with cpu_settings(threads):
-        yield from _Session(configs, corpus, place, micro_batch_sequences, on_step).run()
+        yield from _Session(configs, corpus, place, on_step).run()
 
 
 class _Session:
@@ -94,13 +91,11 @@ class _Session:
         configs: Sequence[ProbeConfig],
         corpus: Corpus,
         device: torch.device,
-        micro_batch_sequences: int | None,
         on_step: OnStep | None,
     ) -> None:
         self.by_length = lengths(configs)
         self.corpus = corpus
         self.device = device
-        self.micro_batch_sequences = micro_batch_sequences
         self.on_step = on_step
         self.watch = Stopwatch(device)
         self.window: list[Tensor] = []
@@ -124,7 +119,6 @@ class _Session:
                 self.by_length[0],
                 self.corpus,
                 device=self.device,
-                micro_batch_sequences=self.micro_batch_sequences,
             )
             yield from self._take_up(pending)
             while pending:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
-from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
@@ -53,7 +52,7 @@ class Trainer:
 
     Raises:
         DataError: the data are too few, or not those that the configuration names.
-        ProbeError: the model cannot be built, or the micro-batch does not divide the batch.
+        ProbeError: the model cannot be built.
     """
 
     def __init__(
@@ -62,12 +61,11 @@ class Trainer:
         corpus: Corpus,
         *,
         device: torch.device,
-        micro_batch_sequences: int | None = None,
     ) -> None:
         self.config = configs[0]
         self.device = device
         self.step = 0
-        self._accumulation = _accumulation(self.config, micro_batch_sequences)
+        self._parts = self.config.conduct.parts_of(self.config.batch_sequences)
         self.subject = subject_of(configs, corpus, device)
         self.model = self.subject.model
         self.gradients = allocate_gradients(self.subject)
@@ -79,8 +77,8 @@ class Trainer:
         """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
         self.gradients.buffer.zero_()
         losses = torch.zeros(self.subject.copies, device=self.device)
-        for part in self.subject.parts(self.batch(), self._accumulation):
-            losses += self.backward(part, share=1 / self._accumulation)
+        for part in self.subject.parts(self.batch(), self._parts):
+            losses += self.backward(part, share=1 / self._parts)
         self.update(rate_factor)
         return losses
 
@@ -155,14 +153,3 @@ class Trainer:
             self._average.restore(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             restore_optimizer(optimizer, saved)
-
-
-def _accumulation(config: ProbeConfig, micro_batch_sequences: int | None) -> int:
-    """Parts a batch is computed in."""
-    micro = micro_batch_sequences or config.batch_sequences
-    if config.batch_sequences % micro:
-        raise ProbeError(
-            f"a batch of {config.batch_sequences} sequences cannot be cut into micro-batches of {micro}",
-            hint="use a micro-batch that divides the batch",
-        )
-    return config.batch_sequences // micro
