@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from scalecli.plan.batch import round_batch
 from scalecli.plan.document import Choice
@@ -11,12 +10,14 @@ from scalecli.plan.efficiency import LandscapeEfficiency
 from scalecli.plan.evidence import Evidence
 from scalecli.plan.landscape import retuned_rate
 from scalecli.plan.loss import loss_gain_per_compute
+from scalecli.plan.memory import MemoryPlan
 from scalecli.plan.notes import Notes
 from scalecli.plan.objectives import Pace
+from scalecli.plan.target import Target
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 SECONDS_PER_DAY = 86_400
-# Of the fastest batch's tokens a second: what counts as keeping the devices busy.
+# Of the tokens a second of the batch that is run: what counts as keeping the devices busy.
 BUSY = 0.95
 
 
@@ -50,13 +51,33 @@ def _choice(batch_tokens: int, best: float, known: Evidence, pace: Pace | None) 
     )
 
 
-def note_saturation(rows: Sequence[Choice], notes: Notes) -> None:
-    """The smallest batch of the trade-off that keeps the devices busy: smaller ones only cost time."""
-    speeds = {row.batch_tokens: row.steps * row.batch_tokens / row.days for row in rows if row.days}
-    if not speeds:
+def note_saturation(
+    batch_tokens: int, target: Target, pace: Pace | None, layout: MemoryPlan, notes: Notes
+) -> None:
+    """The smallest batch, by octaves under the one that is run, that keeps the devices as busy as that one.
+
+    Smaller batches need fewer tokens and only cost time; accumulation beyond that batch buys nothing but fewer updates.
+    """
+    if pace is None:
         return
-    fastest = max(speeds.values())
+
+    def speed(batch: int) -> float:
+        seconds = pace(batch)
+        return 0.0 if seconds is None else batch / seconds
+
+    least = target.sequence_length * target.batch_multiple
+    busy = BUSY * speed(batch_tokens)
+    smallest = batch_tokens
+    while smallest // 2 >= least and speed(smallest // 2) >= busy:
+        smallest //= 2
     notes.line(
-        "smallest batch at full speed", min(b for b, speed in speeds.items() if speed >= BUSY * fastest),
-        unit="tokens", rule=f"tokens a second within {1 - BUSY:.0%} of the fastest batch below", source="marek2025",
+        "smallest batch at full speed", smallest, unit="tokens",
+        rule=f"tokens a second within {1 - BUSY:.0%} of the batch that is run, by octaves", source="marek2025",
+        no_interval="by the step-time model",
     )  # fmt: skip
+    if layout.part["accumulation"] > 1 and smallest < batch_tokens:
+        notes.warn(
+            "W-ACCUMULATION",
+            f"{layout.part['accumulation']} micro-batches are accumulated, though {smallest:.3g} tokens a step run as "
+            "fast: accumulation buys fewer updates, not speed (marek2025)",
+        )

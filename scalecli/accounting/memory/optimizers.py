@@ -16,6 +16,7 @@ from scalecli.accounting.memory.recipe import Recipe
 QUANTISED_BLOCK = (
     256  # values that share a float32 scale in 8-bit states (Dettmers et al., 2110.02861, section 2.1)
 )
+MKOR_BYTES = 2  # inverse factors are kept in half precision (Mozaffari et al., 2306.01685, section 3)
 MUON_BYTES = 2  # Newton-Schulz runs in bfloat16 (Jordan et al., Muon)
 
 
@@ -109,6 +110,18 @@ def sgd_momentum(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]
     return _total(tensors) * recipe.state_bytes, 0
 
 
+def lars(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """One momentum; the step holds the decayed gradient, whose norm scales it."""
+    return _total(tensors) * recipe.state_bytes, _temporaries(tensors, recipe, at_once=1, in_loop=1)
+
+
+def mkor(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
+    """A momentum, and of every matrix the inverse factors of both sides in half precision (Mozaffari et al.,
+    2306.01685, algorithm 1). The step holds one preconditioned gradient."""
+    factors = sum(t.count * t.stack * (t.rows**2 + t.columns**2) for t in tensors if not t.is_vector)
+    return _total(tensors) * recipe.state_bytes + MKOR_BYTES * factors, _largest(tensors) * recipe.state_bytes
+
+
 def muon(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
     """A momentum of every matrix; vectors by AdamW. The step holds the update and two iterates of Newton-Schulz of
     one matrix, and two Gram matrices of its shorter side."""
@@ -147,7 +160,7 @@ def apollo(tensors: tuple[Tensor, ...], recipe: Recipe) -> tuple[int, int]:
 
 STATES: dict[str, Callable[[tuple[Tensor, ...], Recipe], tuple[int, int]]] = {
     "adamw": adamw, "adamw-8bit": adamw_8bit, "lamb": lamb, "lion": lion, "muon": muon, "adafactor": adafactor,
-    "apollo": apollo, "sgd": sgd, "sgd-momentum": sgd_momentum,
+    "apollo": apollo, "lars": lars, "mkor": mkor, "sgd": sgd, "sgd-momentum": sgd_momentum,
 }  # fmt: skip
 
 

@@ -9,7 +9,17 @@ from scalecli.errors import PlanError
 
 Precision = Literal["bf16", "bf16-autocast", "fp32"]
 Optimizer = Literal[
-    "adamw", "adamw-8bit", "lamb", "lion", "muon", "adafactor", "apollo", "sgd", "sgd-momentum"
+    "adamw",
+    "adamw-8bit",
+    "lamb",
+    "lars",
+    "lion",
+    "muon",
+    "mkor",
+    "adafactor",
+    "apollo",
+    "sgd",
+    "sgd-momentum",
 ]
 OptimizerImpl = Literal["loop", "foreach", "fused"]
 Recompute = Literal["none", "selective", "full"]
