@@ -155,7 +155,9 @@ def companions(journey: Journey, batch_tokens: float, peak: float | None) -> lis
         moved += _decays(journey, factor, batch_tokens)
     if setting.ema_decay:
         moved.append(ema_half_life(setting.ema_decay, factor))
-    if peak is not None and journey.adaptive:
+    if setting.weight_decay and not journey.adaptive:
+        moved.append(_kept("weight_decay", setting.weight_decay, journey))
+    elif peak is not None:
         moved.append(constant_timescale(setting, batch_tokens, peak, target.tokens))
         moved.append(timescale_power_law(setting, batch_tokens, peak, target.params, target.tokens))
     if setting.width is not None:

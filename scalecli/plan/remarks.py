@@ -60,6 +60,6 @@ def note_beyond_critical(known: Evidence, batch_tokens: int, notes: Notes) -> No
     notes.warn(
         "W-BEYOND-CRITICAL-METHODS",
         f"a batch beyond the critical one of {known.optimizer} takes another method, not another rate: layer-wise "
-        f"trust ratios (--optimizer lamb, lars); in vision adversarial examples, up to {vision.values['images']:g} images "
+        f"trust ratios (--optimizer lamb, lars); in vision adversarial examples, to {vision.values['images']:g} images "
         f"({vision.source}); in vision and recommenders weights of fixed norm that attenuate logits ({WEIGHT_NORM})",
     )

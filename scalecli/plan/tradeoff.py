@@ -56,7 +56,7 @@ def note_saturation(
 ) -> None:
     """The smallest batch, by octaves under the one that is run, that keeps the devices as busy as that one.
 
-    Smaller batches need fewer tokens and only cost time; accumulation beyond that batch buys nothing but fewer updates.
+    Still smaller ones cost time; accumulation beyond it is justified by the loss or not at all.
     """
     if pace is None:
         return
@@ -70,14 +70,11 @@ def note_saturation(
     smallest = batch_tokens
     while smallest // 2 >= least and speed(smallest // 2) >= busy:
         smallest //= 2
+    accumulated = layout.part["accumulation"]
+    idle = accumulated > 1 and smallest < batch_tokens
     notes.line(
         "smallest batch at full speed", smallest, unit="tokens",
         rule=f"tokens a second within {1 - BUSY:.0%} of the batch that is run, by octaves", source="marek2025",
+        warning=f"accumulating {accumulated} micro-batches buys fewer updates, not speed" if idle else None,
         no_interval="by the step-time model",
     )  # fmt: skip
-    if layout.part["accumulation"] > 1 and smallest < batch_tokens:
-        notes.warn(
-            "W-ACCUMULATION",
-            f"{layout.part['accumulation']} micro-batches are accumulated, though {smallest:.3g} tokens a step run as "
-            "fast: accumulation buys fewer updates, not speed (marek2025)",
-        )

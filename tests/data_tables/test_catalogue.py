@@ -40,8 +40,8 @@ def test_every_entry_says_where_its_numbers_are_from():
     for entry in (*published_laws(), *accelerators().values(), *optimizers().values()):
         assert entry.source in sources(), entry.name
         assert entry.where, entry.name
-    for optimizer in optimizers().values():
-        assert bool(optimizer.settings) == (optimizer.settings_source in sources()), optimizer.name
+    for entry in optimizers().values():
+        assert bool(entry.settings) == (entry.settings_source in sources()), entry.name
     for law in published_laws():
         assert law.unit, law.name
         assert law.setup, law.name

@@ -8,6 +8,7 @@ from __future__ import annotations
 from scalecli.data.catalogue import PublishedLaw, Workload, published_laws
 from scalecli.plan.published import published_inputs, published_value
 from scalecli.plan.rules.moved import Moved
+from scalecli.plan.rules.optimizer import SAME_UPDATE
 from scalecli.plan.rules.setting import Setting, scale_columns
 
 
@@ -32,13 +33,16 @@ def _moved(record: PublishedLaw, setting: Setting, params: float, tokens: float)
     before, after = scale_columns(setting.params, setting.tokens), scale_columns(params, tokens)
     here, there = published_value(record, before), published_value(record, after)
     left = [place for place, at in (("setting", before), ("target", after)) if record.outside(at)]
+    minds = [f"outside its measured range: {' and '.join(left)}"] if left else []
+    if setting.optimizer not in SAME_UPDATE:
+        minds.append(f"measured with AdamW, not {setting.optimizer}")
     return Moved(
         quantity=record.output,
         value=None if here is None or there is None else getattr(setting, record.output) * there / here,
         rule=f"{_name(record)}: {_slopes(record)}",
         source=record.source,
         range=record.validity,
-        warning=f"outside its measured range: {' and '.join(left)}" if left else None,
+        warning="; ".join(minds) or None,
     )
 
 
