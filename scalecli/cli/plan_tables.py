@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from scalecli.cli.memory import draw_memory
-from scalecli.cli.render import span, table
+from scalecli.cli.render import filled_table, span
 from scalecli.units import format_count
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
     target, batch = document["target"], document["batch"]
     title = f"{format_count(target['params'])} parameters on {format_count(target['tokens'])} tokens"
     heads = ["", "recommended", "within 0.1 % of the loss", "from"]
-    yield _table(title, heads, _summary(document))
+    yield filled_table(title, heads, _summary(document))
     if batch["tradeoff"]:
         heads = [
             "batch [tokens]",
@@ -50,15 +50,15 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
             "learning rate",
             "days",
         ]
-        yield _table("What another batch size would cost", heads, map(_choice, batch["tradeoff"]))
+        yield filled_table("What another batch size would cost", heads, map(_choice, batch["tradeoff"]))
     if len(batch["schedule"]) > 1:
         heads = ["from token", "batch [tokens]", "× learning rate"]
-        yield _table("Batch over training", heads, map(_stage, batch["schedule"]))
+        yield filled_table("Batch over training", heads, map(_stage, batch["schedule"]))
     if document["memory"]:
         yield from draw_memory(document["memory"])
     if document["moved"]:
         heads = ["value", "moved to", "rule", "source", "mind"]
-        yield _table("Your setting, moved", heads, map(_moved, document["moved"]))
+        yield filled_table("Your setting, moved", heads, map(_moved, document["moved"]))
     if document["presets"]:
         heads = [
             "published rule",
@@ -69,10 +69,10 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
             "measured at",
             "doubt",
         ]
-        yield _table("What published rules say here", heads, map(_preset, document["presets"]))
+        yield filled_table("What published rules say here", heads, map(_preset, document["presets"]))
     heads = ["line", "value", "rule", "source", "mind"]
     lines = (line for line in document["lines"] if not line["name"].startswith("memory: "))
-    yield _table("Every value, its rule and its source", heads, _lines(lines))
+    yield filled_table("Every value, its rule and its source", heads, _lines(lines))
 
 
 def _summary(document: Any) -> Iterator[tuple[object, ...]]:
@@ -156,10 +156,3 @@ def _preset(preset: Any) -> tuple[object, ...]:
 def _moved(entry: Any) -> tuple[object, ...]:
     read = format_count if entry["quantity"].endswith("tokens") else "{:.4g}".format
     return entry["quantity"], span(entry, read), entry["rule"], entry["source"], entry["warning"]
-
-
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
-    """A table without the columns that nothing is known of."""
-    body = list(rows)
-    kept = [i for i in range(len(heads)) if any(row[i] not in (None, "–", "") for row in body)]
-    return table(title, [heads[i] for i in kept], [[row[i] for i in kept] for row in body])

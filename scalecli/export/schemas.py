@@ -298,6 +298,20 @@ class _NoisePoint(_Placed):
     loss: float
 
 
+class _NoiseLayer(_Placed):
+    layer: str
+    signal_to_noise: _Span = Field(description="|G|^2 / tr(Sigma) of one sequence's gradient")
+
+
+class _NoiseStage(_Open):
+    """A batch that would follow the noise from a step on: by the norm test it never falls."""
+
+    step: int
+    tokens: float
+    norm_test_batch_tokens: int
+    noise_scale_batch_tokens: float | None
+
+
 class ProbeNoiseDocument(_Open):
     """`probe noise --json`: along a training; a noise scale is no critical batch size."""
 
@@ -307,7 +321,8 @@ class ProbeNoiseDocument(_Open):
     interval: float
     preconditioned: bool
     points: list[_NoisePoint]
-    layers: list[_Placed]
+    layers: list[_NoiseLayer]
+    schedule: list[_NoiseStage]
     warnings: list[Warning]
 
 
@@ -326,6 +341,63 @@ class ProbeCriticalBatchDocument(_Open):
     warnings: list[Warning]
 
 
+class _StableSetting(_Open):
+    """A setting with its largest stable rate: what `plan --probe` reads."""
+
+    params: int
+    tokens: int
+    batch_tokens: int
+    learning_rate: float
+    optimizer: str
+    reason: str
+
+
+class _BatchCurvature(_Open):
+    batch_tokens: int
+    curvature: _Span
+    stable_rate: _Span
+
+
+class ProbeCurvatureDocument(_Open):
+    """`probe curvature --json`: ends of a batch are those of its repeats; `fit` is null where nothing depends on it."""
+
+    schema_name: Literal["scalecli/probe-curvature/1"] = Field(alias="schema")
+    optimizer: str
+    step: int
+    interval: float
+    points: list[_BatchCurvature]
+    fit: dict[str, float] | None
+    stable: _StableSetting
+    warnings: list[Warning]
+
+
+class _StabilityTrained(_Open):
+    batch_tokens: int
+    learning_rate: float
+    stable: bool
+    rise: float | None = Field(
+        description="nats of the held-out loss above its lowest; null where it is no number"
+    )
+    update_size: float | None = Field(description="root mean square of the update, in rates")
+    correlation: float | None = Field(description="cosine of update and gradient")
+
+
+class _StabilityCap(_Open):
+    batch_tokens: int
+    learning_rate: float | None
+    open: bool = Field(description="no larger rate was tried")
+
+
+class ProbeStabilityDocument(_Open):
+    """`probe stability --json`: every pair of batch and rate, and the cap at each batch."""
+
+    schema_name: Literal["scalecli/probe-stability/1"] = Field(alias="schema")
+    trained: list[_StabilityTrained]
+    caps: list[_StabilityCap]
+    stable: _StableSetting
+    warnings: list[Warning]
+
+
 class ProbeLearningRateDocument(_Open):
     """`probe lr --json`: `low` and `high` are ends of the range that is as good, not of an interval."""
 
@@ -337,6 +409,7 @@ class ProbeLearningRateDocument(_Open):
     seed_std: float | None
     largest_stable: float
     smallest_diverged: float | None
+    stable: _StableSetting
     runs: list[dict[str, Any]]
 
 
@@ -526,9 +599,11 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "published-law": PublishedLawDocument,
     "probe-coordinates": ProbeCoordinatesDocument,
     "probe-critical-batch": ProbeCriticalBatchDocument,
+    "probe-curvature": ProbeCurvatureDocument,
     "probe-lr": ProbeLearningRateDocument,
     "probe-memory": ProbeMemoryDocument,
     "probe-noise": ProbeNoiseDocument,
+    "probe-stability": ProbeStabilityDocument,
     "probe-throughput": ProbeThroughputDocument,
     "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,

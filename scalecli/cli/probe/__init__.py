@@ -7,9 +7,11 @@ import typer
 from scalecli.cli.probe import (
     coordinates,
     critical_batch,
+    curvature,
     lr,
     memory,
     noise,
+    stability,
     sweep,
     throughput,
     train,
@@ -21,6 +23,8 @@ app.command()(sweep.sweep)
 app.command()(noise.noise)
 app.command("critical-batch")(critical_batch.critical_batch)
 app.command()(lr.lr)
+app.command()(curvature.curvature)
+app.command()(stability.stability)
 app.command()(throughput.throughput)
 app.command()(memory.memory)
 app.command()(coordinates.coordinates)
