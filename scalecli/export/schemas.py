@@ -254,6 +254,86 @@ class CriticalBatchDocument(_Open):
     warnings: list[Warning]
 
 
+class _TokenRatio(_Open):
+    recipe: str
+    loss: float
+    batch_tokens: float
+    token_ratio: float = Field(description="tokens of the reference over those of this recipe, at equal loss")
+
+
+class CriticalBatchByDocument(_Open):
+    """`critical-batch --by --json`: a document of `critical-batch` for each recipe, and their token ratios."""
+
+    schema_name: Literal["scalecli/critical-batch-by/1"] = Field(alias="schema")
+    by: str
+    reference: str
+    interval: float
+    recipes: list[dict[str, Any]]
+    ratios: list[_TokenRatio]
+    warnings: list[Warning]
+
+
+class _OptimizerCost(_Open):
+    name: str
+    state_bytes: float
+    step_flops: float
+    share: float = Field(description="of the FLOPs of forward and backward")
+    traffic_bytes: float = Field(description="that data-parallel replicas exchange a step")
+    rule: str
+    source: str
+    note: str
+
+
+class OptimizersDocument(_Open):
+    """`optimizers --json`: the fewest bytes of states first."""
+
+    schema_name: Literal["scalecli/optimizers/1"] = Field(alias="schema")
+    params: int
+    batch_tokens: float
+    optimizers: list[_OptimizerCost]
+
+
+class _MultiplierGroup(_Open):
+    name: str
+    multiplier: float = Field(description="of the learning rate")
+    weight_decay: float
+    output: float
+    initial_std: float | None
+
+
+class MultipliersDocument(_Open):
+    """`multipliers --json`: muP under Adam, by kind of weight."""
+
+    schema_name: Literal["scalecli/multipliers/1"] = Field(alias="schema")
+    base_width: int
+    width: int
+    structure: dict[str, Any]
+    groups: list[_MultiplierGroup]
+    source: str
+    warnings: list[Warning]
+
+
+class _Recipe(_Open):
+    recipe: str
+    settings: int
+    best_loss: float
+    sensitivity: _Span = Field(description="mean loss above the best over the grid [nats/token]")
+    rate_octaves: float
+    batch_octaves: float
+    diverged: int
+
+
+class SensitivityDocument(_Open):
+    """`sensitivity --json`: the most robust recipe first."""
+
+    schema_name: Literal["scalecli/sensitivity/1"] = Field(alias="schema")
+    by: str
+    reach_octaves: float
+    interval: float
+    recipes: list[_Recipe]
+    warnings: list[Warning]
+
+
 class _Failure(_Open):
     run_id: str
     reason: str
@@ -587,6 +667,7 @@ class QuickstartDocument(_Open):
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "comparison": ComparisonDocument,
     "critical-batch": CriticalBatchDocument,
+    "critical-batch-by": CriticalBatchByDocument,
     "design": DesignDocument,
     "doctor": DoctorDocument,
     "fit": FitDocument,
@@ -594,6 +675,8 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "laws": LawsDocument,
     "memory": MemoryDocument,
     "memory-calibration": MemoryCalibrationDocument,
+    "multipliers": MultipliersDocument,
+    "optimizers": OptimizersDocument,
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,
@@ -608,6 +691,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,
     "runs": RunsDocument,
+    "sensitivity": SensitivityDocument,
     "sweep": SweepDocument,
     "sweep-estimate": SweepEstimateDocument,
     "validation": ValidationDocument,

@@ -15,7 +15,11 @@ from scalecli.plan.target import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCeiling:
-    """No batch of more than `tokens`, and why; `source` is `you` or a key of the catalogue."""
+    """No batch of more than `tokens`, and why; `source` is `you` or a key of the catalogue.
+
+    Some limits come neither from noise nor from memory: the memories of a dynamic graph go stale within a batch, say
+    (Su et al. 2024, 2402.04284). Only the user knows those.
+    """
 
     tokens: float
     reason: str

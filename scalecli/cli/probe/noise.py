@@ -220,7 +220,10 @@ def _point(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap) -> dict[str
 
 
 def _layer(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
-    """One weight's noise scale, and its inverse a sequence: the ratio of signal to noise, |G|^2 / tr(Sigma)."""
+    """One weight's noise scale, and its inverse a sequence: the ratio of signal to noise, |G|^2 / tr(Sigma).
+
+    Ratios of single entries, as large-batch optimizers use them (GSNR), scatter too much to be told from few steps.
+    """
     found = _resolved(config, stretch, bootstrap, name)
     scale, length = found["noise_scale_tokens"], config.sequence_length
     inverse = {"value": "value", "low": "high", "high": "low"}
@@ -228,7 +231,7 @@ def _layer(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, name: str) 
         end: length / scale[other] if scale[other] and math.isfinite(scale[other]) else None
         for end, other in inverse.items()
     }
-    return {"layer": name, **found, "signal_to_noise": signal}
+    return {"layer": name, **found, "signal_to_noise": signal, "source": "jiang2023gsnr"}
 
 
 def _schedule(

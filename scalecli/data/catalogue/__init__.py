@@ -66,7 +66,6 @@ class Optimizer:
     step_flops: Mapping[str, float]
     settings: Mapping[str, float] = field(default_factory=dict)
     settings_source: str = ""
-    square_bytes: float = 0.0
     side_traffic: float = 0.0
     note: str = ""
 
