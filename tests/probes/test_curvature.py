@@ -18,7 +18,7 @@ from scalecli.probes.config import Optimizer, ProbeConfig
 from scalecli.probes.curvature.estimate import extremes, spike, stable_rate
 from scalecli.probes.curvature.products import HessianProducts, flat
 from scalecli.probes.curvature.run import CurvatureProbe, lanczos, run
-from scalecli.probes.train.optimizers import adam_divisors
+from scalecli.probes.train.optimizers import adam_divisors, trained_parameters
 from scalecli.probes.train.trainer import Trainer
 
 
@@ -30,14 +30,14 @@ def trained(config: ProbeConfig, corpus: Corpus, steps: int = 20) -> Trainer:
 
 
 def gradient(trainer: Trainer, batch: torch.Tensor) -> torch.Tensor:
-    loss = trainer.sequence_losses(batch).mean()
-    return flat(torch.autograd.grad(loss, list(trainer.model.parameters()))).double()
+    loss = trainer.losses(batch).mean()
+    return flat(torch.autograd.grad(loss, trained_parameters(trainer.subject))).double()
 
 
 def test_products_are_differences_of_gradients(config: ProbeConfig, corpus: Corpus) -> None:
     trainer = trained(config, corpus)
-    batch = trainer.batch(30)
-    products = HessianProducts(trainer, batch)
+    batch = trainer.subject.batch(30)
+    products = HessianProducts(trainer, trainer.subject.parts(batch, 2))
     vector = torch.randn(products.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sizes = [parameter.numel() for parameter in trainer.model.parameters()]
 
@@ -59,9 +59,9 @@ def test_products_are_differences_of_gradients(config: ProbeConfig, corpus: Corp
 
 def test_preconditioned_products_are_those_of_the_similar_matrix(config: ProbeConfig, corpus: Corpus) -> None:
     trainer = trained(config, corpus)
-    batch = trainer.batch(30)
-    divisors = adam_divisors(trainer.model, trainer.optimizers, config.optimizer)
-    plain, seen = HessianProducts(trainer, batch), HessianProducts(trainer, batch, divisors=divisors)
+    parts = [trainer.subject.batch(30)]
+    divisors = adam_divisors(trainer.subject, trainer.optimizers, config.optimizer)
+    plain, seen = HessianProducts(trainer, parts), HessianProducts(trainer, parts, divisors=divisors)
     scale = flat(divisors).double().rsqrt()
     vector = torch.randn(plain.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(seen.times(vector), scale * plain.times(scale * vector), rtol=1e-4, atol=1e-6)
