@@ -493,6 +493,28 @@ class ProbeLearningRateDocument(_Open):
     runs: list[dict[str, Any]]
 
 
+class _TelescopeStage(_Open):
+    width: int
+    params: int
+    rates: list[float]
+    learning_rate: _Span
+    loss: float
+    spacing_octaves: float
+    octaves_from_first: float
+
+
+class ProbeTelescopeDocument(_Open):
+    """`probe telescope --json`: the best rate at each width; `low` and `high` are ends of the flat range."""
+
+    schema_name: Literal["scalecli/probe-telescope/1"] = Field(alias="schema")
+    parametrization: str
+    tokens_per_param: float
+    batch_tokens: float
+    stages: list[_TelescopeStage]
+    learning_rate: _Span
+    octaves_moved: float
+
+
 class _Trial(_Open):
     micro_batch_sequences: int
     fits: bool
@@ -687,6 +709,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "probe-memory": ProbeMemoryDocument,
     "probe-noise": ProbeNoiseDocument,
     "probe-stability": ProbeStabilityDocument,
+    "probe-telescope": ProbeTelescopeDocument,
     "probe-throughput": ProbeThroughputDocument,
     "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,

@@ -127,6 +127,21 @@ def test_curvature_and_stability_bound_a_plans_rate(common: tuple[object, ...], 
     assert plan["learning_rate"]["peak"]["value"] <= lowest * (1 + 1e-9)
 
 
+def test_a_rate_is_carried_up_in_width_and_the_search_resumes(text: Path, store: Path) -> None:
+    words = (
+        "probe", "telescope", "--widths", "16:32", "--tokens-per-param", 1, "--batch-tokens", 256, "--points", 5,
+        "--octaves", 8, "--sequence-length", 32, "--device", "cpu", "--data", text, "--store", store,
+    )  # fmt: skip
+    assert document("sweep-estimate", *words, "--dry-run")["runs"] == 5 + 3
+    found = document("probe-telescope", *words)
+    first, second = found["stages"]
+    assert (first["width"], second["width"]) == (16, 32)
+    assert second["spacing_octaves"] == first["spacing_octaves"]  # half the octaves and half the gaps
+    assert len(second["rates"]) == 3
+    assert found["learning_rate"] == second["learning_rate"]
+    assert document("sweep-estimate", *words, "--dry-run")["skipped"] >= 5
+
+
 def test_noise_without_signal_says_so_with_the_estimate(common: tuple[object, ...]) -> None:
     error = failure(
         "probe", "noise", *common, "--batch-tokens", 64, "--micro-batches", 2, "--learning-rate", 1e-2, "--every", 60,

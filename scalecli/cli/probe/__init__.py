@@ -13,6 +13,7 @@ from scalecli.cli.probe import (
     noise,
     stability,
     sweep,
+    telescope,
     throughput,
     train,
 )
@@ -25,6 +26,7 @@ app.command("critical-batch")(critical_batch.critical_batch)
 app.command()(lr.lr)
 app.command()(curvature.curvature)
 app.command()(stability.stability)
+app.command()(telescope.telescope)
 app.command()(throughput.throughput)
 app.command()(memory.memory)
 app.command()(coordinates.coordinates)
