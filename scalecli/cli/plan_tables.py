@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 # The line that decides each row of the summary, the last one to have a say first.
 DECIDING = {
-    "batch": ("batch for the objective", "batch"),
+    "batch": ("batch ceiling", "batch for the objective", "batch"),
     "critical batch": ("critical batch",),
-    "peak learning rate": ("learning rate",),
+    "peak learning rate": ("learning rate ceiling", "learning rate"),
     "schedule": ("schedule",),
     "warm-up": ("warmup_fraction",),
     "optimizer": ("beta1", "weight_decay"),
@@ -77,7 +77,7 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
 
 def _summary(document: Any) -> Iterator[tuple[object, ...]]:
     batch, rate, optimizer = document["batch"], document["learning_rate"], document["optimizer"]
-    origins = {line["name"]: line["source"] for line in document["lines"]}
+    origins = {line["name"]: line["source"] for line in document["lines"] if _decides(line)}
 
     def row(name: str, value: object, flat: str | None = None, unit: str = "") -> tuple[object, ...]:
         deciding = next((origins[line] for line in DECIDING[name] if line in origins), None)
@@ -90,12 +90,18 @@ def _summary(document: Any) -> Iterator[tuple[object, ...]]:
     yield "", f"{run}, {batch['steps']} steps", None, None
     yield row("critical batch", span(batch["critical_tokens"], format_count), unit=" [tokens]")
     yield row("peak learning rate", span(rate["peak"]), _range(rate["flat_range"], "{:.3g}".format))
-    yield row("schedule", f"{rate['schedule']}, to {rate['final'] or 0:.3g}")
+    falls = rate["peak"] is not None and rate["final"] != rate["peak"]["value"]
+    yield row("schedule", f"{rate['schedule']}, to {rate['final']:.3g}" if falls else rate["schedule"])
     yield row("warm-up", rate["warmup_tokens"] and format_count(rate["warmup_tokens"]), unit=" [tokens]")
     yield row("optimizer", _optimizer(optimizer))
     yield row("loss", span(document["loss"]), unit=" [nats/token]")
     if document["cost"]:
         yield row("days", f"{span(document['cost']['days'])} at MFU {span(document['cost']['mfu'])}")
+
+
+def _decides(line: Any) -> bool:
+    """A ceiling decides where it binds, which its warning says."""
+    return not line["name"].endswith("ceiling") or line["warning"] is not None
 
 
 def _optimizer(optimizer: Any) -> str:

@@ -30,12 +30,20 @@ class BatchWish:
     ceilings: tuple[BatchCeiling, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommended:
+    """A batch [tokens] before it is rounded to what a layout can run, and the ceilings that it keeps to."""
+
+    tokens: FitInterval
+    ceilings: tuple[BatchCeiling, ...]
+
+
 def recommend_batch(
     known: Evidence, wish: BatchWish, beta2: float | None, pace: Pace | None, notes: Notes
-) -> FitInterval:
-    """The batch [tokens] before it is rounded to what a layout can run. Raises `PlanError` for impossible wishes."""
+) -> Recommended:
+    """The wished batch, or the best by the evidence under every ceiling. Raises `PlanError` for impossible wishes."""
     if wish.tokens is not None:
-        return _as_wished(wish.tokens, known.target, notes)
+        return Recommended(tokens=_as_wished(wish.tokens, known.target, notes), ceilings=())
     measured = best_batch_of(known.fits.landscape, known.target, known.budget, notes)
     least = measured or _from_setting(known, notes) or _from_presets(known, notes)
     found = best_batch(wish.objective, least, known.efficiency, pace)
@@ -46,8 +54,9 @@ def recommend_batch(
             f"{known.efficiency.reference}", source=known.efficiency.source,
         )  # fmt: skip
     # Rules know nothing of short runs: what is measured may go further, with a warning.
-    guard = [] if measured is not None else _enough_updates(known.target, beta2)
-    return cap_batch(found, [*wish.ceilings, *guard], notes)
+    guard = () if measured is not None else _enough_updates(known.target, beta2)
+    ceilings = (*wish.ceilings, *guard)
+    return Recommended(tokens=cap_batch(found, ceilings, notes), ceilings=ceilings)
 
 
 def _as_wished(tokens: float, target: Target, notes: Notes) -> FitInterval:
@@ -95,21 +104,21 @@ def _from_presets(known: Evidence, notes: Notes) -> FitInterval:
     return found.interval
 
 
-def _enough_updates(target: Target, beta2: float | None) -> list[BatchCeiling]:
+def _enough_updates(target: Target, beta2: float | None) -> tuple[BatchCeiling, ...]:
     """The ceiling that leaves a run the updates in which its second moments settle; none where it would be no batch."""
     most = largest_batch(target.tokens, beta2)
     if not target.sequence_length * target.batch_multiple <= most < math.inf:
-        return []
+        return ()
     reason = f"at least {least_updates(beta2):.0f} updates, in which second moments settle"
-    return [BatchCeiling(tokens=most, reason=reason, source="hoffer2017")]
+    return (BatchCeiling(tokens=most, reason=reason, source="hoffer2017"),)
 
 
-def run_batch(found: FitInterval, wish: BatchWish, target: Target) -> int:
+def run_batch(found: Recommended, wish: BatchWish, target: Target) -> int:
     """Sequences a step that the devices can run: nearest to the wished or recommended batch, under every ceiling."""
     if wish.tokens is not None:
         return _whole(wish.tokens, target)
-    most = sequences_below(wish.ceilings, target)
-    nearest = round_batch(found.value, target)
+    most = sequences_below(found.ceilings, target)
+    nearest = round_batch(found.tokens.value, target)
     return nearest if most is None else min(nearest, most)
 
 
@@ -143,12 +152,12 @@ def check_batch(known: Evidence, batch_tokens: int, beta2: float | None, notes: 
 
 
 def batch_part(
-    found: FitInterval, sequences: int, stages: list[Stage], known: Evidence, rows: list[Choice]
+    found: Recommended, sequences: int, stages: list[Stage], known: Evidence, rows: list[Choice]
 ) -> BatchPart:
     """The `batch` key of the plan; `sequences` is the batch that the layout runs."""
     target, critical, landscape = known.target, known.critical, known.fits.landscape
     return BatchPart(
-        tokens=as_interval(found),
+        tokens=as_interval(found.tokens),
         sequences=sequences,
         sequence_length=target.sequence_length,
         steps=steps_of(stages, round(target.tokens)),

@@ -36,7 +36,10 @@ class RateCeiling:
 
 
 def cap_batch(found: FitInterval, ceilings: Sequence[BatchCeiling], notes: Notes) -> FitInterval:
-    """The batch [tokens], or the lowest ceiling where that is less; a line for every ceiling."""
+    """The batch [tokens], or the lowest ceiling where that is less; a line for every ceiling.
+
+    An interval that lies above the ceiling as a whole says nothing of it: then there is none.
+    """
     for ceiling in ceilings:
         binding = found.value > ceiling.tokens
         notes.line(
@@ -45,7 +48,10 @@ def cap_batch(found: FitInterval, ceilings: Sequence[BatchCeiling], notes: Notes
             no_interval="a limit, not an estimate",
         )  # fmt: skip
     lowest = min((ceiling.tokens for ceiling in ceilings), default=found.value)
-    return found if found.value <= lowest else FitInterval(lowest, _least(found.low, lowest), lowest)
+    if found.value <= lowest:
+        return found
+    inside = found.low is not None and found.low < lowest
+    return FitInterval(lowest, found.low, lowest) if inside else FitInterval(lowest, None, None)
 
 
 def sequences_below(ceilings: Sequence[BatchCeiling], target: Target) -> int | None:

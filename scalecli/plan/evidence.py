@@ -62,6 +62,9 @@ def gather(
     critical = critical_batch(fits.critical_batch, target, loss, notes)
     if critical is None and fits.landscape is None:
         critical = published_critical(presets, notes)
+    if critical is None:
+        rule = "needs steps to a loss at several batches (scalecli critical-batch), and a law through them"
+        notes.line("critical batch", None, unit="tokens", rule=rule, source="none")
     note_noise_scale(fits.noise_scale, critical, target, loss, notes)
     journey = None if setting is None else _journey(setting, target, optimizer, critical, fits, notes)
     own = [] if target.replicas is None else diloco_presets(target)

@@ -29,7 +29,12 @@ from scalecli.plan.moving import report
 from scalecli.plan.notes import Notes, as_interval
 from scalecli.plan.pace import pace_on
 from scalecli.plan.recipe import choose_optimizer, choose_schedule, expected_beta2, optimizer_name
-from scalecli.plan.remarks import note_beyond_critical, note_forgetting, note_synchronisations
+from scalecli.plan.remarks import (
+    note_beyond_critical,
+    note_early_signs,
+    note_forgetting,
+    note_synchronisations,
+)
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.schedule import plan_stages, steps_of
 from scalecli.plan.setup import check_batch_unit, check_setup
@@ -80,7 +85,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     layout = _layout(target, sequences, optimizer, device, notes)
     cost = _cost(target, device, layout, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), _course(options, known), notes)
-    rows = tradeoff(found.value, known, pace)
+    rows = tradeoff(found.tokens.value, known, pace)
 
     rate = recommend_rate(known, batch_tokens, notes)
     peak = cap_rate(rate, options.rate_ceilings, target, optimizer, batch_tokens, notes)
@@ -123,6 +128,7 @@ def _remark(known: Evidence, stages: Sequence[Stage], layout: MemoryPlan, notes:
     note_synchronisations(target, steps, layout, notes)
     note_forgetting(last, notes)
     note_beyond_critical(known, last, notes)
+    note_early_signs(target, notes)
     note_extrapolation(fitted, target, notes)
     for fit in fitted.all:
         notes.adopt(fit.document()["warnings"], fit.law.name)

@@ -19,10 +19,6 @@ from scalecli.plan.target import Target
 
 PUBLISHED_OPTIMIZER = "adamw"
 SETTINGS = ("beta1", "beta2", "epsilon", "weight_decay", "grad_clip")
-# Bergsma et al. 2025 (2502.15938), section 4: linear decay to zero after a warm-up of 10 % of the tokens.
-PUBLISHED_SCHEDULE: Mapping[str, Any] = {
-    "schedule": "linear", "warmup_fraction": 0.1, "final_learning_rate_fraction": 0.0, "decay_fraction": 0.9,
-}  # fmt: skip
 MOVABLE = ("beta1", "beta2", "epsilon", "weight_decay", "ema_decay")
 
 
@@ -34,6 +30,24 @@ class Schedule:
     warmup: float
     decay: float
     final: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedSchedule:
+    """A schedule that somebody found good, and the key of who did."""
+
+    schedule: Schedule
+    source: str
+
+
+# Bergsma et al. 2025 (2502.15938), section 4: linear decay to zero after a warm-up of 10 % of the tokens.
+PRETRAINING = PublishedSchedule(
+    schedule=Schedule(name="linear", warmup=0.1, decay=0.9, final=0.0), source="bergsma2025"
+)
+# Pareja et al. 2024 (2412.13337), section 3: a constant rate without warm-up is as good as a cosine with one.
+FINE_TUNING = PublishedSchedule(
+    schedule=Schedule(name="constant", warmup=0.0, decay=0.0, final=1.0), source="pareja2024"
+)
 
 
 def optimizer_name(setup: Mapping[str, Any], setting: Setting | None, wished: str | None) -> str:
@@ -82,15 +96,17 @@ def choose_schedule(setup: Mapping[str, Any], target: Target, notes: Notes) -> S
     known = dict(setup)
     if "warmup_fraction" not in known and "warmup_tokens_per_param" in known:
         known["warmup_fraction"] = min(1.0, known["warmup_tokens_per_param"] * target.params / target.tokens)
-    chosen = {
-        name: _setting(name, known.get(name), published, "bergsma2025", notes)
-        for name, published in PUBLISHED_SCHEDULE.items()
-    }
+    published = FINE_TUNING if target.workload == "fine-tuning" else PRETRAINING
+    said = published.schedule
+
+    def setting(name: str, default: Any) -> Any:
+        return _setting(name, known.get(name), default, published.source, notes)
+
     return Schedule(
-        name=chosen["schedule"],
-        warmup=chosen["warmup_fraction"],
-        decay=chosen["decay_fraction"],
-        final=chosen["final_learning_rate_fraction"],
+        name=setting("schedule", said.name),
+        warmup=setting("warmup_fraction", said.warmup),
+        decay=setting("decay_fraction", said.decay),
+        final=setting("final_learning_rate_fraction", said.final),
     )
 
 

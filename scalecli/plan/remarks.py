@@ -11,6 +11,7 @@ from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
 
 WEIGHT_NORM = "gupta2021"
+EARLY_SIGNS = "pareja2024"
 
 
 def note_synchronisations(target: Target, steps: int, layout: MemoryPlan, notes: Notes) -> None:
@@ -63,3 +64,13 @@ def note_beyond_critical(known: Evidence, batch_tokens: int, notes: Notes) -> No
         f"trust ratios (--optimizer lamb, lars); in vision adversarial examples, to {vision.values['images']:g} images "
         f"({vision.source}); in vision and recommenders weights of fixed norm that attenuate logits ({WEIGHT_NORM})",
     )
+
+
+def note_early_signs(target: Target, notes: Notes) -> None:
+    """Which runs of a sweep to give up early: of fine-tunes not those of high loss, as of trainings from scratch."""
+    if target.workload == "fine-tuning":
+        notes.line(
+            "runs to give up early", "those of larger gradients and lower loss than their rivals", unit="",
+            rule="small gradients and high losses early in a fine-tune went with the best models at its end",
+            source=EARLY_SIGNS,
+        )  # fmt: skip

@@ -111,8 +111,9 @@ def test_rates_of_published_rules_are_moved_to_the_batch_that_is_run() -> None:
     assert 1.1 < rates[1].value / rates[0].value < 2
 
 
-def test_rules_leave_a_short_run_its_updates() -> None:
-    plan = planned(wish=Wish(params=1e8, tokens=1e8))
+@pytest.mark.parametrize("tokens", [3e7, 1e8, 1.7e8])
+def test_rules_leave_a_short_run_its_updates(tokens: float) -> None:
+    plan = planned(wish=Wish(params=1e8, tokens=tokens))
     assert plan.batch.steps is not None
     assert plan.batch.steps >= 200  # ten memories of a second moment of 0.95
     assert "W-FEW-UPDATES" not in codes(plan)
@@ -133,6 +134,9 @@ def test_other_workloads_have_their_own_rules(workload: Any) -> None:
     if workload == "fine-tuning":
         assert plan.learning_rate.peak.low == pytest.approx(1e-6)
         assert plan.learning_rate.peak.high == pytest.approx(2e-5)
+        assert plan.learning_rate.schedule == "constant"
+        assert plan.learning_rate.final == plan.learning_rate.peak.value
+        assert {line.source for line in plan.lines if line.name == "runs to give up early"} == {"pareja2024"}
 
 
 # With fits
