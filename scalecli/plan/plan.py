@@ -85,7 +85,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     layout = _layout(target, sequences, optimizer, device, notes)
     cost = _cost(target, device, layout, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), _course(options, known), notes)
-    rows = tradeoff(found.tokens.value, known, pace)
+    rows = tradeoff(batch_tokens, known, pace)
 
     rate = recommend_rate(known, batch_tokens, notes)
     peak = cap_rate(rate, options.rate_ceilings, target, optimizer, batch_tokens, notes)

@@ -21,19 +21,19 @@ SECONDS_PER_DAY = 86_400
 BUSY = 0.95
 
 
-def tradeoff(best: float, known: Evidence, pace: Pace | None) -> list[Choice]:
-    """What a quarter to eight times the batch would cost for the loss that `best` reaches at the target's tokens."""
+def tradeoff(run: int, known: Evidence, pace: Pace | None) -> list[Choice]:
+    """What a quarter to eight times the batch that is run would cost for the loss that it reaches."""
     target = known.target
-    rounded = (round_batch(best * factor, target) * target.sequence_length for factor in FACTORS)
+    rounded = (round_batch(run * factor, target) * target.sequence_length for factor in FACTORS)
     batches = dict.fromkeys(rounded)
-    return [_choice(batch, best, known, pace) for batch in batches]
+    return [_choice(batch, run, known, pace) for batch in batches]
 
 
-def _choice(batch_tokens: int, best: float, known: Evidence, pace: Pace | None) -> Choice:
+def _choice(batch_tokens: int, run: int, known: Evidence, pace: Pace | None) -> Choice:
     efficiency, target = known.efficiency, known.target
     extra = None if efficiency is None else efficiency.extra_tokens(batch_tokens)
-    at_best = None if efficiency is None else efficiency.extra_tokens(best)
-    more = 1.0 if extra is None or at_best is None else (1 + extra) / (1 + at_best)
+    at_run = None if efficiency is None else efficiency.extra_tokens(run)
+    more = 1.0 if extra is None or at_run is None else (1 + extra) / (1 + at_run)
     steps = math.ceil(more * target.tokens / batch_tokens)
     seconds = None if pace is None else pace(batch_tokens)
     excess = compute = None

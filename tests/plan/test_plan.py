@@ -190,6 +190,14 @@ def test_excess_is_told_in_tokens_and_in_compute(fits: dict[str, Fit]) -> None:
         assert row.steps == pytest.approx(2e10 / row.batch_tokens * (1 + row.extra_tokens_fraction), rel=1e-2)
 
 
+@pytest.mark.parametrize("goal", ["tokens", "max-extra-tokens=30%", "exchange=1"])
+def test_other_batches_are_counted_from_the_one_that_is_run(fits: dict[str, Fit], goal: str) -> None:
+    plan = planned(fits["landscape"], fits["loss"], goal=goal)
+    run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
+    steps = {row.batch_tokens: row.steps for row in plan.batch.tradeoff}
+    assert steps[run] == plan.batch.steps
+
+
 def test_a_landscape_alone_knows_what_tokens_are_worth(fits: dict[str, Fit]) -> None:
     alone, both = (planned(*given, goal="max-extra-tokens=5%") for given in
                    ([fits["landscape"]], [fits["landscape"], fits["loss"]]))  # fmt: skip

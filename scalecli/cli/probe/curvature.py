@@ -39,7 +39,7 @@ def curvature(
         typer.Option(
             "--batches",
             metavar="B,...",
-            help="Batches [tokens] whose curvature is measured. [4 about its own]",
+            help="Batches in tokens whose curvature is measured. [4 about its own]",
         ),
     ] = None,
     learning_rate: probe.LearningRate = None,

@@ -60,7 +60,12 @@ def noise(
         ),
     ] = False,
     eta: Annotated[
-        float, typer.Option("--eta", help="Of the norm test: noise that a batch may have, over its gradient.")
+        float,
+        typer.Option(
+            "--eta",
+            show_default="√½",
+            help="Of the norm test: noise that a batch may have, over its gradient.",
+        ),
     ] = 0.5**0.5,
     batch_schedule: Annotated[
         Path | None,
