@@ -13,8 +13,8 @@ from scalecli.plan.document import BatchPart, Choice, CriticalPart, Stage
 from scalecli.plan.evidence import Evidence
 from scalecli.plan.folklore import WARNING, Said, folklore
 from scalecli.plan.landscape import best_batch_of, flat_batches
-from scalecli.plan.moving import middle, move_batch
-from scalecli.plan.notes import Notes, as_interval
+from scalecli.plan.moving import how_moved, middle, move_batch
+from scalecli.plan.notes import ONE_RULE, Notes, as_interval
 from scalecli.plan.objectives import Objective, Pace, best_batch
 from scalecli.plan.rules.updates import largest_batch, least_updates
 from scalecli.plan.schedule import steps_of
@@ -66,7 +66,7 @@ def _as_wished(tokens: float, target: Target, notes: Notes) -> FitInterval:
             hint="batches are in tokens: multiply sequences by their length",
         )
     notes.line("batch", tokens, unit="tokens", rule="as wished", source="you")
-    return FitInterval(tokens, tokens, tokens)
+    return FitInterval(tokens, None, None)
 
 
 def _from_setting(known: Evidence, notes: Notes) -> FitInterval | None:
@@ -75,10 +75,10 @@ def _from_setting(known: Evidence, notes: Notes) -> FitInterval | None:
     rules = move_batch(known.journey)
     found = middle(rules)
     assert found is not None, "every rule over scale has a value"
-    interval = FitInterval(found.value, found.low, found.high)
+    interval = found.interval()
     notes.line(
-        "batch", interval, unit="tokens", rule=f"your setting, moved by {len(rules)} rules: middle and whole span",
-        source="you", warning="rules, not measurements: see `moved`",
+        "batch", interval, unit="tokens", rule=how_moved(interval, rules), source="you",
+        warning="rules, not measurements: see `moved`", no_interval=ONE_RULE,
     )  # fmt: skip
     return interval
 

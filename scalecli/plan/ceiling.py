@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.moving import Journey, move_rate
-from scalecli.plan.notes import Notes
+from scalecli.plan.notes import ONE_RULE, Notes
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.target import Target
 
@@ -92,7 +92,7 @@ def cap_rate(
         binding = found is not None and found.value > moved.value
         notes.line(
             "learning rate ceiling", moved, unit="peak", rule=f"{ceiling.reason}, moved by {len(rules)} rules",
-            source=ceiling.source, warning="binding" if binding else None,
+            source=ceiling.source, warning="binding" if binding else None, no_interval=ONE_RULE,
         )  # fmt: skip
         if binding:
             assert found is not None

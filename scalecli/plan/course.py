@@ -50,7 +50,7 @@ class Table:
         if len(tokens) < 2 or not (np.diff(tokens) > 0).all() or tokens[0] <= 0:
             raise PlanError(
                 f"{path}: a batch schedule has two rows or more, with tokens that rise from above 0",
-                hint="write one with `scalecli probe noise --schedule FILE`",
+                hint="write one with `scalecli probe noise --batch-schedule FILE`",
             )
         return cls(tuple(tokens / tokens[-1]), tuple(batches), path.name)
 

@@ -10,10 +10,9 @@ from scalecli.fitters.critical.definitions import HYPERBOLA
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.critical import Critical
 from scalecli.plan.document import Preset
-from scalecli.plan.notes import Notes
+from scalecli.plan.notes import ONE_RULE, Notes
 
 WARNING = "folklore until probes are run"
-ONE_RULE = "one rule has no spread"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from scalecli.plan.document import Preset, RateGroup, RatePart
 from scalecli.plan.evidence import Evidence
 from scalecli.plan.folklore import WARNING, Said, folklore
 from scalecli.plan.landscape import flat_rates
-from scalecli.plan.moving import Journey, middle, move_rate, rate_over_batch
-from scalecli.plan.notes import Notes, as_interval
+from scalecli.plan.moving import Journey, how_moved, middle, move_rate, rate_over_batch
+from scalecli.plan.notes import ONE_RULE, Notes, as_interval
 from scalecli.plan.recipe import Schedule
 from scalecli.plan.rules.moved import Moved
 from scalecli.plan.rules.optimizer import change_optimizer
@@ -65,8 +65,8 @@ def _from_setting(known: Evidence, batch_tokens: float, notes: Notes) -> FitInte
         notes.warn("W-RATE-NOT-MOVED", f"{rules[-1].rule}; {rules[-1].warning}")
         return None
     notes.line(
-        "learning rate", found, unit="peak", rule=f"your setting, moved by {len(rules)} rules: middle and whole span",
-        source="you", warning="rules, not measurements: see `moved`",
+        "learning rate", found, unit="peak", rule=how_moved(found, rules), source="you",
+        warning="rules, not measurements: see `moved`", no_interval=ONE_RULE,
     )  # fmt: skip
     return found
 

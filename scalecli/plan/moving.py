@@ -112,7 +112,7 @@ def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, l
         if found is None:
             return None, told
         value, low, high = found.value, low * found.low / found.value, high * found.high / found.value
-    return Interval(value, value * low, value * high), told
+    return _spanned(value, value * low, value * high), told
 
 
 def rate_at_scale(journey: Journey) -> list[Moved]:
@@ -184,6 +184,14 @@ class Middle(NamedTuple):
     low: float
     high: float
 
+    def interval(self) -> Interval:
+        return _spanned(*self)
+
+
+def _spanned(value: float, low: float, high: float) -> Interval:
+    """An interval without ends where one rule speaks alone: it has no spread."""
+    return Interval(value, None, None) if low == high else Interval(value, low, high)
+
 
 def middle(moved: Sequence[Moved]) -> Middle | None:
     """Rules whose range was left count for the ends only, unless all were; None where no rule has a value."""
@@ -194,6 +202,13 @@ def middle(moved: Sequence[Moved]) -> Middle | None:
     logs = [math.log(entry.value) for entry in trusted if entry.value is not None]
     ends = [end for entry in known for end in (entry.low, entry.value, entry.high) if end is not None]
     return Middle(math.exp(sum(logs) / len(logs)), min(ends), max(ends))
+
+
+def how_moved(found: Interval, rules: Sequence[Moved]) -> str:
+    """What made the value of a good setting, in words."""
+    if found.low is None:
+        return f"your setting: {'; '.join(rule.rule for rule in rules)}"
+    return f"your setting, moved by {len(rules)} rules: middle and whole span"
 
 
 def batch_at_scale(journey: Journey) -> float:

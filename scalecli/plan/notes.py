@@ -9,6 +9,7 @@ from typing import Any
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.document import Interval, Line, Warning
 
+ONE_RULE = "one rule has no spread"
 # Why a number has no interval, by where it comes from; other lines say it themselves.
 NO_INTERVAL = {
     "you": "as said",
@@ -44,10 +45,10 @@ class Notes:
             shown: dict[str, Any] = {"value": value.value, "low": value.low, "high": value.high}
         else:
             shown = {"value": value, "low": None, "high": None}
-        if isinstance(shown["value"], float | int) and shown["low"] is None:
-            no_interval = no_interval or NO_INTERVAL.get(source)
+        alone = isinstance(shown["value"], float | int) and shown["low"] is None
+        reason = no_interval or NO_INTERVAL.get(source) if alone else None
         line = Line(
-            name=name, **shown, no_interval=no_interval, unit=unit, rule=rule, source=source, warning=warning
+            name=name, **shown, no_interval=reason, unit=unit, rule=rule, source=source, warning=warning
         )
         self.lines.append(line)
 

@@ -23,10 +23,12 @@ BUSY = 0.95
 
 def tradeoff(run: int, known: Evidence, pace: Pace | None) -> list[Choice]:
     """What a quarter to eight times the batch that is run would cost for the loss that it reaches."""
-    target = known.target
-    rounded = (round_batch(run * factor, target) * target.sequence_length for factor in FACTORS)
-    batches = dict.fromkeys(rounded)
+    batches = dict.fromkeys(_near(run, factor, known.target) for factor in FACTORS)
     return [_choice(batch, run, known, pace) for batch in batches]
+
+
+def _near(run: int, factor: float, target: Target) -> int:
+    return run if factor == 1 else round_batch(run * factor, target) * target.sequence_length
 
 
 def _choice(batch_tokens: int, run: int, known: Evidence, pace: Pace | None) -> Choice:

@@ -193,6 +193,11 @@ def test_excess_is_told_in_tokens_and_in_compute(fits: dict[str, Fit]) -> None:
 @pytest.mark.parametrize("goal", ["tokens", "max-extra-tokens=30%", "exchange=1"])
 def test_other_batches_are_counted_from_the_one_that_is_run(fits: dict[str, Fit], goal: str) -> None:
     plan = planned(fits["landscape"], fits["loss"], goal=goal)
+    _run_is_a_row(plan)
+    _run_is_a_row(planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=1.1e6)))
+
+
+def _run_is_a_row(plan: Plan) -> None:
     run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
     steps = {row.batch_tokens: row.steps for row in plan.batch.tradeoff}
     assert steps[run] == plan.batch.steps

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalecli.errors import ScalecliError
+from scalecli.export.formats import render
 from scalecli.fitters.fit import Fit
 from scalecli.plan.batch import BatchWish
 from scalecli.plan.course import Table
@@ -120,6 +121,14 @@ def test_a_probes_table_gives_its_course_and_may_fall(tmp_path: Path) -> None:
     assert min(sizes) == sizes[0] == 2**18
     peak = next(stage for stage in plan.batch.schedule if stage.batch_tokens == 2**20)
     assert 0.01 * 2e10 < peak.from_token < 0.1 * 2e10
+    heads, *rows = (row.split(",") for row in render(plan, "batch-table").split())
+    assert heads == ["from_step", "from_token", "batch_tokens", "learning_rate_factor"]
+    assert [int(row[2]) for row in rows] == sizes
+    seen = 0
+    for row, after in pairwise(rows):  # the steps of every stage carry its tokens, no more and no fewer
+        seen += (int(after[0]) - int(row[0])) * int(row[2])
+        assert seen == int(after[1])
+    assert "## Batch over training" in render(plan, "markdown")
 
 
 @pytest.mark.parametrize("rows", ["1000,4096", "1000,4096\n1000,8192", "0,4096\n1000,8192"])
