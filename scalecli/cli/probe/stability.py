@@ -48,7 +48,8 @@ def stability(
     """Find the largest learning rate at each batch that trains without rises of the loss.
 
     Beside the verdict: the size of updates in rates and their correlation with the gradient, which rose together before
-    large models diverged under Adam. `plan --probe FILE` keeps a plan's rate under the cap of the first batch, moved to the target.
+    large models diverged under Adam. `plan --probe FILE` keeps a plan's rate under the cap of the first batch, moved to
+    the target.
 
     Example: scalecli probe stability --params 30k --tokens 200k --batch-tokens 512,2048 --out stability.json
     """

@@ -19,8 +19,8 @@ from scalecli.probes.columns import Row
 
 SOURCE = "molybog2023"
 RISE = 0.1
-"""Nats that the held-out loss may rise above its lowest reading: rates that train well rise by 0.054 at most, those past
-the best by 0.102 at least (docs/benchmarks.md)."""
+"""Nats that the held-out loss may rise above its lowest reading: good rates rise by 0.054 at most, those ten times as
+large by 0.102 at least (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True)
