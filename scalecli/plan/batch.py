@@ -96,10 +96,11 @@ def _from_presets(known: Evidence, notes: Notes) -> FitInterval:
         no_interval=found.no_interval,
     )  # fmt: skip
     every = [each.value for each in said]
+    spread = f"the middle of published rules, which here span {max(every) / min(every):.2g}×"
     notes.warn(
         "W-FOLKLORE",
-        f"no landscape was fitted: the batch is the middle of published rules, which here span "
-        f"{max(every) / min(every):.2g}×; run `scalecli probe sweep` and fit a landscape",
+        f"no landscape was fitted: the batch is {spread if len(every) > 1 else 'that of one published rule'}; run "
+        "`scalecli probe sweep` and fit a landscape",
     )
     return found.interval
 

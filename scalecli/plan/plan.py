@@ -34,6 +34,7 @@ from scalecli.plan.remarks import (
     note_early_signs,
     note_forgetting,
     note_synchronisations,
+    note_video_size,
 )
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.schedule import plan_stages, steps_of
@@ -129,6 +130,7 @@ def _remark(known: Evidence, stages: Sequence[Stage], layout: MemoryPlan, notes:
     note_forgetting(last, notes)
     note_beyond_critical(known, last, notes)
     note_early_signs(target, notes)
+    note_video_size(target, notes)
     note_extrapolation(fitted, target, notes)
     for fit in fitted.all:
         notes.adopt(fit.document()["warnings"], fit.law.name)

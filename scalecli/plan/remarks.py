@@ -6,6 +6,7 @@ import math
 
 from scalecli.data.catalogue import published_law
 from scalecli.plan.evidence import Evidence
+from scalecli.plan.folklore import WARNING
 from scalecli.plan.memory import MemoryPlan
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
@@ -64,6 +65,18 @@ def note_beyond_critical(known: Evidence, batch_tokens: int, notes: Notes) -> No
         f"trust ratios (--optimizer lamb, lars); in vision adversarial examples, to {vision.values['images']:g} images "
         f"({vision.source}); in vision and recommenders weights of fixed norm that attenuate logits ({WEIGHT_NORM})",
     )
+
+
+def note_video_size(target: Target, notes: Notes) -> None:
+    """The best size of video diffusion transformers for the target's compute, and what a smaller one costs."""
+    if target.workload != "video-diffusion":
+        return
+    record = published_law("video-dit-params")
+    notes.line(
+        "best size for this compute", record.predict({"flops": target.flops}), unit="parameters",
+        rule=f"{record.formula}; one 30 % smaller loses under 1 %, which pays where the model is run often",
+        source=record.source, warning=WARNING, no_interval="the paper states none",
+    )  # fmt: skip
 
 
 def note_early_signs(target: Target, notes: Notes) -> None:

@@ -137,6 +137,9 @@ def test_other_workloads_have_their_own_rules(workload: Any) -> None:
         assert plan.learning_rate.schedule == "constant"
         assert plan.learning_rate.final == plan.learning_rate.peak.value
         assert {line.source for line in plan.lines if line.name == "runs to give up early"} == {"pareja2024"}
+    else:
+        (size,) = [line for line in plan.lines if line.name == "best size for this compute"]
+        assert size.value == pytest.approx(1.5787 * (6 * 3e9 * 5e9) ** 0.4146, rel=1e-3)
 
 
 # With fits
