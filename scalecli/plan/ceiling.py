@@ -100,9 +100,12 @@ def cap_rate(
                 "W-RATE-CEILING",
                 f"the rate of {found.value:.3g} is over the stable {moved.value:.3g}: {ceiling.reason}",
             )
-            found = FitInterval(moved.value, _least(found.low, moved.value), moved.high)
+            found = _capped(found, moved)
     return found
 
 
-def _least(end: float | None, most: float) -> float | None:
-    return None if end is None else min(end, most)
+def _capped(found: FitInterval, most: FitInterval) -> FitInterval:
+    """The ceiling, down to the lower end of what lies above it; without ends where either has none."""
+    if found.low is None or most.high is None:
+        return FitInterval(most.value, None, None)
+    return FitInterval(most.value, min(found.low, most.value), most.high)

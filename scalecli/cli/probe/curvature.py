@@ -11,7 +11,7 @@ import typer
 
 from scalecli.cli import options
 from scalecli.cli.probe import options as probe
-from scalecli.cli.probe.dry_run import show_estimate
+from scalecli.cli.probe.dry_run import show_measurement
 from scalecli.cli.probe.measuring import Measurement, Rows
 from scalecli.cli.progress import step_progress
 from scalecli.cli.render import show, span, table
@@ -85,8 +85,7 @@ def curvature(
     }  # fmt: skip
     measurement = Measurement("curvature", {"run": config.run_id, **what}, store)
     if dry_run:
-        done = {config.run_id} if measurement.file.exists() else set[str]()
-        show_estimate([config], store, device, finished=done, as_json=as_json)
+        show_measurement(measurement, [config], device, as_json=as_json)
         return
     with step_progress("steps and batches") as on_step:
         rows = measurement.rows(

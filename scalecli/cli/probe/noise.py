@@ -14,7 +14,7 @@ import typer
 
 from scalecli.cli import options
 from scalecli.cli.probe import options as probe
-from scalecli.cli.probe.dry_run import show_estimate
+from scalecli.cli.probe.dry_run import show_measurement
 from scalecli.cli.probe.measuring import Measurement, Rows
 from scalecli.cli.progress import step_progress
 from scalecli.cli.render import filled_table, show, span
@@ -130,8 +130,7 @@ def noise(
     options.one_of(schedule_rule, ("norm-test", "noise-scale"), "--schedule-rule")
     measurement = Measurement("noise", {"run": config.run_id, **what}, store)
     if dry_run:
-        done = {config.run_id} if measurement.file.exists() else set[str]()
-        show_estimate([config], store, device, finished=done, as_json=as_json)
+        show_measurement(measurement, [config], device, as_json=as_json)
         return
     with step_progress("steps") as on_step:
         measured = measurement.rows(

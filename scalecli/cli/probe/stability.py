@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalecli.cli import options
 from scalecli.cli.probe import options as probe
-from scalecli.cli.probe.dry_run import show_estimate
+from scalecli.cli.probe.dry_run import show_measurement
 from scalecli.cli.probe.measuring import Measurement
 from scalecli.cli.progress import step_progress
 from scalecli.cli.render import show, table
@@ -73,8 +73,7 @@ def stability(
     configs = probing.pairs(config, probing.StabilityProbe(batches=sizes, rates=rates))
     measurement = Measurement("stability", {"runs": [each.run_id for each in configs]}, store)
     if dry_run:
-        done = {each.run_id for each in configs} if measurement.file.exists() else set[str]()
-        show_estimate(configs, store, device, finished=done, as_json=as_json)
+        show_measurement(measurement, configs, device, as_json=as_json)
         return
     with step_progress("trainings") as on_step:
         rows = measurement.rows(lambda: probing.run(configs, corpus=corpus, device=device, on_step=on_step))
