@@ -46,7 +46,8 @@ def recommend_batch(
         return Recommended(tokens=_as_wished(wish.tokens, known.target, notes), ceilings=())
     measured = best_batch_of(known.fits.landscape, known.target, known.budget, notes)
     least = measured or _from_setting(known, notes) or _from_presets(known, notes)
-    found = best_batch(wish.objective, least, known.efficiency, pace)
+    unit = known.target.sequence_length * known.target.batch_multiple
+    found = best_batch(wish.objective, least, known.efficiency, pace, unit)
     if wish.objective.goal != "tokens":
         assert known.efficiency is not None, "these objectives rest on one"
         notes.line(
