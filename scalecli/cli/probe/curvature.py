@@ -51,6 +51,7 @@ def curvature(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
@@ -69,10 +70,10 @@ def curvature(
     from scalecli.probes.curvature import run as probing
 
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, optimizer=optimizer, parametrization=parametrization,
-        sequence_length=sequence_length,
+        data=data, settings=settings, model=model, tokenizer=tokenizer, optimizer=optimizer,
+        parametrization=parametrization, sequence_length=sequence_length,
     )  # fmt: skip
-    corpus = spec.corpus()
+    corpus = probe.read_corpus(spec)
     config = probe.proxy_run(
         spec, corpus, params=params, tokens=tokens, batch_tokens=batch_tokens, learning_rate=learning_rate, seed=seed
     )  # fmt: skip

@@ -37,6 +37,7 @@ def stability(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     store: options.Store = Path("runs.db"),
@@ -58,10 +59,10 @@ def stability(
     from scalecli.probes.stability.estimate import caps, trained
 
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, optimizer=optimizer, parametrization=parametrization,
-        sequence_length=sequence_length, schedule="constant",
+        data=data, settings=settings, model=model, tokenizer=tokenizer, optimizer=optimizer,
+        parametrization=parametrization, sequence_length=sequence_length, schedule="constant",
     )  # fmt: skip
-    corpus = spec.corpus()
+    corpus = probe.read_corpus(spec)
     batches = options.counts(batch_tokens, "--batch-tokens") or tuple(
         factor * default_batch_tokens(tokens) for factor in BATCH_FACTORS
     )

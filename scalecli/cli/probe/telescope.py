@@ -48,6 +48,7 @@ def telescope(
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
     data: probe.Data = None,
+    tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
     slots: probe.Slots = None,
@@ -69,10 +70,10 @@ def telescope(
 
     sizes = doubled(*_ends(widths))
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, schedule=schedule, parametrization=parametrization,
-        sequence_length=sequence_length, base_width=sizes[0],
+        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule,
+        parametrization=parametrization, sequence_length=sequence_length, base_width=sizes[0],
     )  # fmt: skip
-    search = _Search(spec, spec.corpus(), sizes, tokens_per_param, batch_tokens, seeds, seed)
+    search = _Search(spec, probe.read_corpus(spec), sizes, tokens_per_param, batch_tokens, seeds, seed)
     first = search.shape(sizes[0])
     middle = learning_rate or default_learning_rate(first.params, search.batch)
     grid = Grid(middle, octaves, points)
