@@ -44,6 +44,7 @@ def telescope(
     learning_rate: probe.LearningRate = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of every rate.")] = 1,
     schedule: probe.Schedule = None,
+    optimizer: probe.OptimizerName = None,
     parametrization: probe.Parametrization = "mup",
     sequence_length: probe.SequenceLength = None,
     model: probe.Model = None,
@@ -70,7 +71,7 @@ def telescope(
 
     sizes = doubled(*_ends(widths))
     spec = probe.spec_with(
-        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule,
+        data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length, base_width=sizes[0],
     )  # fmt: skip
     search = _Search(spec, probe.read_corpus(spec), sizes, tokens_per_param, batch_tokens, seeds, seed)
