@@ -17,7 +17,7 @@ import numpy as np
 
 from scalecli.errors import FitError
 from scalecli.fitters.domain import with_compute
-from scalecli.fitters.estimate import MOST_CELLS, Estimate, Method, estimate
+from scalecli.fitters.estimate import MOST_WORK, Estimate, Method, estimate
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, required_columns, scalar_of
 from scalecli.fitters.laws.chinchilla import Chinchilla
@@ -104,7 +104,7 @@ def _estimated(
         found = estimate(law, data, clusters, Method(fitted.method.loss, {}))
     except FitError:
         return []
-    count = int(np.clip(MOST_CELLS / data.rows, FEWEST_DRAWS, DRAWS))
+    count = int(np.clip(MOST_WORK / data.rows, FEWEST_DRAWS, DRAWS))
     return [_answer(law, found.raw, found.draws(count, np.random.default_rng(0)), flops, level)]
 
 

@@ -23,6 +23,7 @@ from scalecli.fitters.identify import check_runs
 from scalecli.fitters.law import Array, ClusteredLaw, Columns, measured_column, with_values
 from scalecli.fitters.problem import Mask
 from scalecli.fitters.reach import Reach, reach_of
+from scalecli.fitters.solver import QUICK
 
 CUTS = (0.4, 0.5, 0.6, 0.7)
 """Shares of the runs, from the smallest, that the law is fitted to; the rest is scored."""
@@ -32,10 +33,6 @@ NARROWEST = 1e-9
 
 DRAWS = 200
 """Bootstrap draws at each cut: enough for the width of an interval."""
-
-
-STARTS = 8
-"""Starts of the search at each cut, whose certificate nobody reads."""
 
 SCORED = 2000
 """Held-out rows that are scored at each cut, at most: enough for a quantile."""
@@ -180,7 +177,7 @@ def _cut(fitted: Estimate, scale: Array, share: float, level: float, rng: np.ran
     data = fitted.data.take(trained)
     try:
         check_runs(fitted.law, data.x, data.y, fitted.method.pins)
-        method = replace(fitted.method, starts=STARTS)
+        method = replace(fitted.method, effort=QUICK)
         part = estimate(fitted.law, data, fitted.clusters.take(trained), method)
     except (TooFewRuns, NotIdentified, FitError):
         return None

@@ -13,26 +13,33 @@ from typing import Any
 import numpy as np
 
 from scalecli.errors import FitError
-from scalecli.fitters.law import Array, EstimatedLaw, GridLaw, with_values
+from scalecli.fitters.law import Array, Columns, CostlyLaw, EstimatedLaw, GridLaw, PowerSum, with_values
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.problem import Data, Indices, Targets, expand
 from scalecli.fitters.resample import Clusters
-from scalecli.fitters.solver import STARTS, Solution, descend, solve
+from scalecli.fitters.solver import THOROUGH, Effort, Solution, descend, solve
 
-MOST_CELLS = 2e6
-"""Refits of more than this many draws x rows are one Newton step from the point estimate each, on the sums of
-scores over clusters (Kline and Santos 2012): with so many rows the difference is far below the draws' own
-spread."""
+MOST_WORK = 2e6
+"""Refits of more than this many draws x rows (`work_of` a law) are one Newton step from the point estimate each, on
+the sums of scores over clusters (Kline and Santos 2012): with so many rows the difference is far below the draws'
+own spread."""
+
+GENERIC_WORK = 4
+"""A row of a law that is searched by its gradient costs as much as so many of a sum of powers."""
+
+DRAW_ITERATIONS = 80
+"""A draw that has not settled by then creeps along a valley that its runs leave open: 1 % of its objective is not
+worth the time of all the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How parameters are estimated: the loss, parameters pinned to given values [raw units], starts of the
-    search."""
+    """How parameters are estimated: the loss, parameters pinned to given values [raw units], and how long the
+    search may take."""
 
     loss: RowLoss
     pins: Mapping[str, float]
-    starts: int = STARTS
+    effort: Effort = THOROUGH
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Estimate:
     def without(self, label: Indices, count: int, chosen: Indices) -> Array:
         """Estimates without the rows of each of the `chosen` labels, of which there are `count`: (m,
         parameters)."""
-        if self.solution is not None and len(chosen) * self.data.rows > MOST_CELLS:
+        if self.solution is not None and len(chosen) * work_of(self.law, self.data.x) > MOST_WORK:
             return self._one_step(-self.scores(label, count)[chosen])
         return self.reweighted((label != chosen[:, None]).astype(float))
 
@@ -95,7 +102,7 @@ class Estimate:
             return self.law.draws(self.data.x, self.data.y, self.data.weights, counts, rng)
         if self.solution is None:
             return self.reweighted(self.clusters.counts(count, rng)[:, self.clusters.label])
-        if count * self.data.rows > MOST_CELLS:
+        if count * work_of(self.law, self.data.x) > MOST_WORK:
             return self._score_draws(count, rng)
         if self.clusters.few:
             return self._wild_draws(count, rng)
@@ -104,7 +111,8 @@ class Estimate:
     def _descended(self, targets: Targets, count: int) -> Array:
         assert self.solution is not None
         problem = self.solution.problem.around(self.solution.theta)
-        found = descend(problem, np.tile(self.solution.theta, (count, 1)), targets)
+        start = np.tile(self.solution.theta, (count, 1))
+        found = descend(problem, start, targets, max_iterations=DRAW_ITERATIONS)
         return self.solution.problem.to_raw(np.where(np.isfinite(found.value)[:, None], found.theta, np.nan))
 
     def _wild_draws(self, count: int, rng: np.random.Generator) -> Array:
@@ -132,10 +140,18 @@ class Estimate:
         return problem.to_raw(np.clip(moved, problem.low, problem.high))
 
 
+def work_of(law: type[Any], x: Columns) -> int:
+    """What one prediction of all rows costs, in rows of a sum of powers."""
+    if isinstance(law, CostlyLaw):
+        return GENERIC_WORK * law.work(x)
+    rows = len(next(iter(x.values())))
+    return rows if isinstance(law, PowerSum) else GENERIC_WORK * rows
+
+
 def estimate(law: type[Any], data: Data, clusters: Clusters, method: Method) -> Estimate:
     """The point estimate. Raises `FitError` where the law or its procedure has none."""
     if not isinstance(law, EstimatedLaw):
-        solution = solve(law, data, method.loss, method.pins, starts=method.starts)
+        solution = solve(law, data, method.loss, method.pins, effort=method.effort)
         return Estimate(law, data, clusters, method, solution.raw, solution)
     raw = np.asarray(law.estimate(data.x, data.y, data.weights[None]))[0]
     if not np.isfinite(raw).all():

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scalecli.fitters.law import Array, Columns, names, parameters, with_values
+from scalecli.fitters.law import Array, Columns, linear_parameters, names, parameters, with_values
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.problem import Data, Expansion, Indices, Targets
 
@@ -38,6 +38,8 @@ class GenericProblem:
     free: Indices
     logged: Indices
     """Those of the raw parameters that are free and searched as logarithms."""
+    summed: Indices
+    """Raw parameters that the prediction is a sum of, each times its slope; empty where it is more than that."""
     low: Array
     high: Array
     bends: Array | None = None
@@ -63,6 +65,7 @@ class GenericProblem:
             template=np.array([pins.get(name, np.nan) for name in order]),
             free=np.array([order.index(name) for name in free], dtype=np.intp),
             logged=np.array([order.index(name) for name in free if params[name].log], dtype=np.intp),
+            summed=_summed(law, data.x),
             low=np.array([bound[0] for bound in bounds]),
             high=np.array([bound[1] for bound in bounds]),
         )
@@ -86,19 +89,25 @@ class GenericProblem:
         return np.asarray(np.log(np.broadcast_to(prediction, (len(theta), self.rows))))
 
     def jacobian(self, theta: Array) -> Array:
+        return self._prediction_and_slopes(theta)[1]
+
+    def _prediction_and_slopes(self, theta: Array) -> tuple[Array, Array]:
+        """The prediction (draws, rows), and the derivatives of its log by theta (draws, rows, k)."""
         raw = self.to_raw(theta)
+        shape = (len(theta), self.rows)
+        bundle = with_values(self.law, raw)
+        gradient = np.broadcast_to(bundle.gradient(self.x), (*shape, raw.shape[1]))
+        if self.summed.size:
+            prediction = (gradient[:, :, self.summed] @ raw[:, self.summed, None])[:, :, 0]
+        else:
+            prediction = np.broadcast_to(bundle.predict(self.x), shape)
         chain = np.ones_like(raw)
         chain[:, self.logged] = raw[:, self.logged]
-        bundle = with_values(self.law, raw)
-        shape = (len(theta), self.rows)
-        prediction = np.broadcast_to(bundle.predict(self.x), shape)
-        gradient = np.broadcast_to(bundle.gradient(self.x), (*shape, raw.shape[1]))
-        slopes: Array = gradient * chain[:, None, :] / prediction[:, :, None]
-        return slopes[:, :, self.free]
+        return prediction, gradient[:, :, self.free] * chain[:, None, self.free] / prediction[:, :, None]
 
     def expand_block(self, theta: Array, targets: Targets) -> Expansion:
-        loss = self.loss.pieces(self.log_prediction(theta) - targets.log_y)
-        slopes = self.jacobian(theta)
+        prediction, slopes = self._prediction_and_slopes(theta)
+        loss = self.loss.pieces(np.log(prediction) - targets.log_y)
         pull = targets.weights * loss.first
         turned = slopes.transpose(0, 2, 1)
         return Expansion(
@@ -124,15 +133,25 @@ class GenericProblem:
     def _bend(self, theta: Array, pull: Array, slopes: Array) -> Array:
         """Derivative of sum over rows of pull x jacobian, (draws, k, k); zero where the law is undefined next
         door."""
-        here = _dot(pull, slopes)
-        bend = np.empty((*theta.shape, theta.shape[1]))
-        for i in range(theta.shape[1]):
-            step = STEP * np.maximum(1.0, np.abs(theta[:, i]))
-            moved = theta.copy()
-            moved[:, i] += step
-            bend[:, i] = (_dot(pull, self.jacobian(moved)) - here) / step[:, None]
+        draws, size = theta.shape
+        step = STEP * np.maximum(1.0, np.abs(theta))
+        moved = theta + np.eye(size)[:, None, :] * step  # (k, draws, k): all neighbours in one evaluation
+        there = self.jacobian(moved.reshape(-1, size)).reshape(size, draws, self.rows, size)
+        bend = (pull[:, None, :] @ (there - slopes))[:, :, 0, :] / step.T[:, :, None]
+        bend = bend.transpose(1, 0, 2)
         bend[~np.isfinite(bend).all((1, 2))] = 0.0
         return 0.5 * (bend + bend.transpose(0, 2, 1))
+
+
+def _summed(law: type[Any], x: Columns) -> Indices:
+    """The linear parameters, where nothing is left of the prediction without them."""
+    order, params = names(law), parameters(law)
+    linear = [order.index(name) for name in linear_parameters(law)]
+    nothing = np.array([(params[name].start or (params[name].low, params[name].high))[0] for name in order])
+    nothing[linear] = 0.0
+    with np.errstate(all="ignore"):
+        rest = with_values(law, nothing).predict(x)
+    return np.array(linear if np.all(rest == 0) else [], dtype=np.intp)
 
 
 def _dot(row_weights: Array, slopes: Array) -> Array:

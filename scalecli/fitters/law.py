@@ -142,6 +142,14 @@ class ClusteredLaw(Protocol):
 
 
 @runtime_checkable
+class CostlyLaw(Protocol):
+    """A law that goes through more numbers than there are rows to predict them; `work` says how many."""
+
+    @classmethod
+    def work(cls, x: Columns) -> int: ...
+
+
+@runtime_checkable
 class GridLaw(ClusteredLaw, Protocol):
     """An estimated law over settings that several runs share, and with them an error.
 
@@ -181,6 +189,13 @@ def _marks(law: type[Any]) -> dict[str, Param]:
     hints = get_type_hints(law, include_extras=True)
     found = {name: getattr(hints[name], "__metadata__", ()) for name in names(law)}
     return {name: next(mark for mark in marks if isinstance(mark, Param)) for name, marks in found.items()}
+
+
+def linear_parameters(law: type[Any]) -> tuple[str, ...]:
+    """The parameters in which the law declares to be linear, given the others."""
+    if isinstance(law, PowerSum):
+        return tuple(term.scale for term in law.terms)
+    return law.linear if isinstance(law, PartlyLinear) else ()
 
 
 def values(law: Any) -> Array:

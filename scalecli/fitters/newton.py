@@ -3,7 +3,8 @@
 The step solves (H + damping x M) step = -gradient over the parameters that are not held at a bound; M is the
 majorizer, so that enough damping always gives a descent direction, whatever the sign of H, and none gives
 Newton's quadratic convergence. Both matrices transform alike, hence the path does not depend on the units of
-parameters. Draws that have converged leave the computation.
+parameters. A parameter that the step would carry out of the box is put on its bound, and the others are
+solved for again, given that. Draws that have converged leave the computation.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ ENOUGH = 1e-13
 EXACT = 1e-24
 """Or by less than this times the sum of its weights: residuals are then rounding errors (noise-free data)."""
 
+MOST_ITERATIONS = 200
 FIRST_DAMPING = 0.1
 MOST_DAMPING = 1e10
 RIDGE = 1e-13
@@ -41,7 +43,9 @@ class Minimum:
     iterations: Indices
 
 
-def minimise(problem: Problem, start: Array, targets: Targets, *, max_iterations: int = 200) -> Minimum:
+def minimise(
+    problem: Problem, start: Array, targets: Targets, *, max_iterations: int = MOST_ITERATIONS
+) -> Minimum:
     """Minimise each draw of `targets` from its row of `start` (draws, k)."""
     with np.errstate(all="ignore"):  # undefined points have an infinite objective and are stepped back from
         return _minimise(problem, start, targets, max_iterations)
@@ -71,7 +75,7 @@ def _minimise(problem: Problem, start: Array, targets: Targets, max_iterations: 
         there = expand(problem, trial, targets, active)
         gain = (here.value[active] - there.value) / predicted
         better = (predicted > 0) & (there.value <= here.value[active])
-        damping[active] *= np.where(better, np.where(gain > 0.75, 0.1, np.where(gain > 0.25, 0.5, 2.0)), 8.0)
+        damping[active] *= np.where(better, np.where(gain > 0.75, 0.3, np.where(gain > 0.25, 0.7, 2.0)), 6.0)
         moved = active[better]
         theta[moved] = trial[better]
         here.put(moved, there.at(np.flatnonzero(better)))
@@ -87,19 +91,36 @@ def _held(problem: Problem, theta: Array, gradient: Array) -> Mask:
 
 def _step(problem: Problem, theta: Array, here: Expansion, damping: Array) -> tuple[Array, Array]:
     """The damped step (draws, k), and by how much its quadratic model says the objective falls (draws,)."""
-    held = _held(problem, theta, here.gradient)
-    gradient = np.where(held, 0.0, here.gradient)
     matrix = here.hessian + damping[:, None, None] * here.majorizer
     diagonal = np.einsum("dkk->dk", here.majorizer)
-    unit = np.where(held, 1.0, 1.0 / np.sqrt(np.maximum(diagonal, np.finfo(float).tiny)))
+    unit = 1.0 / np.sqrt(np.maximum(diagonal, np.finfo(float).tiny))
     scaled = matrix * unit[:, :, None] * unit[:, None, :]
-    scaled = np.where(held[:, :, None] | held[:, None, :], 0.0, scaled)
-    position = np.arange(theta.shape[1])
-    scaled[:, position, position] += np.where(held, 1.0, RIDGE * (1 + damping[:, None]))
-    step = -unit * _solve(scaled, unit * gradient)
+    fixed = _held(problem, theta, here.gradient)
+    step = np.zeros_like(theta)
+    todo = np.arange(len(theta))
+    while todo.size:
+        step[todo] = unit[todo] * _solved(
+            scaled[todo], (unit * here.gradient)[todo], (step / unit)[todo], fixed[todo], damping[todo]
+        )
+        inside = np.clip(theta[todo] + step[todo], problem.low, problem.high) - theta[todo]
+        outside = ~fixed[todo] & (inside != step[todo]) & np.isfinite(step[todo])
+        again = outside.any(axis=1)
+        todo, outside, inside = todo[again], outside[again], inside[again]
+        fixed[todo] |= outside
+        step[todo] = np.where(outside, inside, step[todo])
     bent = (here.hessian @ step[:, :, None])[:, :, 0]
-    predicted = -(step * (gradient + 0.5 * bent)).sum(1)
+    predicted = -(step * (here.gradient + 0.5 * bent)).sum(1)
     return np.where(np.isfinite(step), step, 0.0), np.where(np.isfinite(predicted), predicted, -np.inf)
+
+
+def _solved(matrix: Array, gradient: Array, step: Array, fixed: Mask, damping: Array) -> Array:
+    """The step of the free parameters where those of the fixed ones are given, all in scaled units: (draws, k)."""
+    given = np.where(fixed, step, 0.0)
+    right = np.where(fixed, 0.0, gradient + (matrix @ given[:, :, None])[:, :, 0])
+    free = np.where(fixed[:, :, None] | fixed[:, None, :], 0.0, matrix)
+    position = np.arange(free.shape[1])
+    free[:, position, position] += np.where(fixed, 1.0, RIDGE * (1 + damping[:, None]))
+    return np.where(fixed, given, -_solve(free, right))
 
 
 def _solve(matrix: Array, right: Array) -> Array:

@@ -1,14 +1,16 @@
 """The objective of laws that are sums of power-law terms, with its exact generalised Hessian.
 
-Every term is exp(c + F theta) with features F that do not depend on theta: a 1 for the log of its scale and
-the centred log of a column for every exponent. Hence log prediction = logsumexp over terms, and with p the
-terms' shares of the prediction, gradient and Hessian of a residual are moments of the features under p:
+Every term is s exp(G e) with its scale s, its exponents e, and features G that do not depend on either: the
+logs of its columns, centred on the data. What is searched is therefore s, the term at the centre of the data,
+as it is and not as its logarithm: the prediction is linear in it, floors and terms that trade against each
+other do so along straight lines, and one that vanishes is found at its bound instead of on an endless way
+there. Centring keeps a scale and its exponent apart, which are otherwise correlated to 0.999.
 
-    J = sum_k p_k F_k,    Hessian of r = sum_k p_k F_k' F_k - J' J.
+With q = exp(G e) / prediction for every term, the gradient and Hessian of a log residual are
 
-Summed over rows they become thin matrix products of (draws, rows) weights with (rows, features) products, so
-that a thousand resamples share one design. Logs are centred because a scale and its exponent are otherwise
-correlated to 0.999 (the condition of J'J falls from 1e6 to 1e3).
+    J = (q, s q G),    Hessian of r = sum over terms of (0, q G; q G, s q G'G) - J' J,
+
+so that the objective's matrices are products of (parameters, rows) with (rows, parameters), one a draw.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import Any, Self
 
 import numpy as np
@@ -24,24 +27,68 @@ from scalecli.fitters.law import Array, Columns, Term, names, parameters
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.problem import Data, Expansion, Indices, Targets
 
-SCALE_RANGE = (-35.0, 15.0)
-"""How far the log of a term at the centre of the data may lie from the log of what was measured."""
+SCALE_RANGE = (1e-15, 1e7)
+"""Bounds of a term at the centre of the data, in shares of the least and the largest measured value."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """One term on the data: log term = offset + features @ theta[where]."""
+    """One term on the data: theta[scale] x exp(offset + theta[exponents] @ features)."""
 
-    offset: Array | float
-    """Shape (rows,), or 0: what pinned parameters contribute."""
+    name: str
+    """The parameter that is the scale."""
+    scale: int | None
+    """Its position in theta; None for a pinned scale, which is part of the offset."""
+    exponents: Indices
+    """The m positions of the free exponents in theta."""
     features: Array
-    """Shape (rows, m)."""
-    where: Indices
-    """The m positions in theta."""
+    """Signed logs of the columns, centred where the scale is free, (m, rows)."""
+    offset: Array
+    """What pinned parameters contribute, (rows,)."""
     centres: tuple[tuple[str, float], ...]
-    """(exponent, signed mean log column): log scale = theta - sum of exponent x centre. Empty for a pinned
+    """(exponent, signed mean log column): log scale = log theta - sum of exponent x centre. Empty for a pinned
     scale."""
-    scale: str
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Pairs of exponents, as positions among the term's own."""
+        return list(combinations_with_replacement(range(len(self.features)), 2))
+
+    @cached_property
+    def products(self) -> Array:
+        """The features and the products of their pairs, (rows, m + pairs)."""
+        squares = [self.features[i] * self.features[j] for i, j in self.pairs]
+        return np.stack([*self.features, *squares], axis=1)
+
+    def basis(self, theta: Array) -> Array:
+        """The term with its scale taken as 1, (draws, rows)."""
+        return np.exp(self.offset + theta[:, self.exponents] @ self.features)
+
+    def size(self, theta: Array) -> Array:
+        """The scale, (draws, 1)."""
+        return np.ones((len(theta), 1)) if self.scale is None else theta[:, self.scale, None]
+
+    def add_slopes(self, jacobian: Array, share: Array, size: Array) -> None:
+        """Add the derivatives of the log prediction, (draws, k, rows), from basis over prediction (draws, rows)."""
+        if self.scale is not None:
+            jacobian[:, self.scale] += share
+        term = share * size
+        for place, feature in zip(self.exponents, self.features, strict=True):
+            jacobian[:, place] += term * feature
+
+    def add_bends(self, hessian: Array, weighted: Array, size: Array) -> None:
+        """Add the second derivatives of the term itself, from row weights x basis over prediction (draws, rows)."""
+        if not len(self.features):
+            return
+        sums = weighted @ self.products
+        if self.scale is not None:
+            hessian[:, self.scale, self.exponents] += sums[:, : len(self.features)]
+            hessian[:, self.exponents, self.scale] += sums[:, : len(self.features)]
+        for (i, j), bend in zip(self.pairs, (size * sums[:, len(self.features) :]).T, strict=True):
+            first, second = self.exponents[i], self.exponents[j]
+            hessian[:, first, second] += bend
+            if i != j:
+                hessian[:, second, first] += bend
 
 
 @dataclass(frozen=True)
@@ -62,7 +109,7 @@ class PowerSumProblem:
         order = names(law)
         free = [name for name in order if name not in pins]
         designs = tuple(_design(term, data.x, pins, free) for term in law.terms)
-        low, high = _bounds(law, designs, free, np.log(data.y))
+        low, high = _bounds(law, designs, free, data.y)
         return cls(
             law=law,
             loss=loss,
@@ -75,21 +122,7 @@ class PowerSumProblem:
 
     @property
     def rows(self) -> int:
-        return len(self.designs[0].features)
-
-    @cached_property
-    def products(self) -> dict[tuple[int, int], Array]:
-        """Products of the features of two terms, (rows, m_k m_l), for k <= l."""
-        return {
-            (k, m): (first.features[:, :, None] * second.features[:, None, :]).reshape(self.rows, -1)
-            for k, first in enumerate(self.designs)
-            for m, second in enumerate(self.designs)
-            if k <= m
-        }
-
-    def terms(self, theta: Array) -> list[Array]:
-        """The terms of the prediction, (draws, rows) each."""
-        return [np.exp(d.offset + theta[:, d.where] @ d.features.T) for d in self.designs]
+        return len(self.designs[0].offset)
 
     def with_loss(self, loss: RowLoss) -> Self:
         return replace(self, loss=loss)
@@ -100,84 +133,67 @@ class PowerSumProblem:
         return self
 
     def log_prediction(self, theta: Array) -> Array:
-        return np.asarray(np.log(sum(self.terms(theta))))
+        return np.asarray(np.log(sum(design.size(theta) * design.basis(theta) for design in self.designs)))
 
     def jacobian(self, theta: Array) -> Array:
-        terms = self.terms(theta)
-        total = sum(terms)
-        found = np.zeros((*terms[0].shape, len(self.free)))
-        for design, term in zip(self.designs, terms, strict=True):
-            found[..., design.where] += (term / total)[..., None] * design.features
-        return found
+        bases, total = self._prediction(theta)
+        return self._slopes(theta, bases, total).transpose(0, 2, 1)
 
     def expand_block(self, theta: Array, targets: Targets) -> Expansion:
-        shares = self.terms(theta)
-        total = shares[0].copy()
-        for share in shares[1:]:
-            total += share
-        for share in shares:
-            share /= total
+        bases, total = self._prediction(theta)
         loss = self.loss.pieces(np.log(total) - targets.log_y)
-        found = Expansion.zeros(*theta.shape)
-        found.value[:] = (targets.weights * loss.value).sum(1)
         pull = targets.weights * loss.first
-        major = targets.weights * loss.majorizer
-        bend = targets.weights * loss.second - pull
-        for k, (design, share) in enumerate(zip(self.designs, shares, strict=True)):
-            weighted = pull * share
-            found.gradient[:, design.where] += weighted @ design.features
-            self._add(found.hessian, k, k, weighted)
-            for m in range(k, len(shares)):
-                both = share * shares[m]
-                self._add(found.hessian, k, m, bend * both)
-                self._add(found.majorizer, k, m, major * both)
-        return found
+        slopes = self._slopes(theta, bases, total)
+        turned = slopes.transpose(0, 2, 1)
+        hessian = (slopes * (targets.weights * loss.second - pull)[:, None, :]) @ turned
+        pulled = pull / total
+        for design, basis in zip(self.designs, bases, strict=True):
+            design.add_bends(hessian, pulled * basis, design.size(theta))
+        return Expansion(
+            value=(targets.weights * loss.value).sum(1),
+            gradient=(slopes @ pull[:, :, None])[:, :, 0],
+            hessian=hessian,
+            majorizer=(slopes * (targets.weights * loss.majorizer)[:, None, :]) @ turned,
+        )
 
-    def _add(self, matrix: Array, k: int, m: int, row_weights: Array) -> None:
-        """Add sum over rows of row_weights x features_k' features_m, and its transpose for different
-        terms."""
-        first, second = self.designs[k].where, self.designs[m].where
-        block = (row_weights @ self.products[k, m]).reshape(len(matrix), len(first), len(second))
-        matrix[:, first[:, None], second] += block
-        if k != m:
-            matrix[:, second[:, None], first] += block.transpose(0, 2, 1)
+    def _prediction(self, theta: Array) -> tuple[list[Array], Array]:
+        """The basis of every term and the prediction, (draws, rows) each."""
+        bases = [design.basis(theta) for design in self.designs]
+        total = self.designs[0].size(theta) * bases[0]
+        for design, basis in zip(self.designs[1:], bases[1:], strict=True):
+            total += design.size(theta) * basis
+        return bases, total
+
+    def _slopes(self, theta: Array, bases: list[Array], total: Array) -> Array:
+        """Derivatives of the log prediction by theta, (draws, k, rows)."""
+        found = np.zeros((len(theta), len(self.free), self.rows))
+        for design, basis in zip(self.designs, bases, strict=True):
+            design.add_slopes(found, basis / total, design.size(theta))
+        return found
 
     def to_raw(self, theta: Array) -> Array:
         raw = np.tile(self.template, (len(theta), 1))
         raw[:, self.free] = theta
-        order = names(self.law)
-        for design in self.designs:
-            scale = order.index(design.scale)
-            if scale in self.free:
-                raw[:, scale] = np.exp(raw[:, scale] - self._shift(design, raw))
-        return raw
+        return self._scales_moved(raw, -1.0)
 
     def from_raw(self, raw: Array) -> Array:
-        order = names(self.law)
-        theta = raw.copy()
-        for design in self.designs:
-            scale = order.index(design.scale)
-            theta[:, scale] = np.log(raw[:, scale]) + self._shift(design, raw)
-        return theta[:, self.free]
+        return self._scales_moved(raw.copy(), 1.0)[:, self.free]
 
-    def _shift(self, design: Design, raw: Array) -> Array:
-        """Log of the term at the centre of the data less the log of its scale, (draws,)."""
+    def _scales_moved(self, parameters: Array, sign: float) -> Array:
+        """Scales to the centre of the data (sign 1) and back (sign -1), in place."""
         order = names(self.law)
-        shift = np.zeros(len(raw))
-        for exponent, centre in design.centres:
-            shift += raw[:, order.index(exponent)] * centre
-        return shift
+        for design in self.designs:
+            shift = np.zeros(len(parameters))
+            for exponent, centre in design.centres:
+                shift += parameters[:, order.index(exponent)] * centre
+            parameters[:, order.index(design.name)] *= np.exp(sign * shift)
+        return parameters
 
 
 def _design(term: Term, x: Columns, pins: Mapping[str, float], free: list[str]) -> Design:
-    rows = len(next(iter(x.values())))
-    offset: Array | float = 0.0
+    offset = np.full(len(next(iter(x.values()))), np.log(pins.get(term.scale, 1.0)))
     features: dict[str, Array] = {}
     centres = []
-    if term.scale in pins:
-        offset = np.full(rows, np.log(pins[term.scale]))
-    else:
-        features[term.scale] = np.ones(rows)
     for column, exponent, sign in term.powers():
         signed = sign * np.log(x[column])
         if term.scale not in pins:
@@ -187,20 +203,20 @@ def _design(term: Term, x: Columns, pins: Mapping[str, float], free: list[str]) 
             offset = offset + pins[exponent] * signed
         else:
             features[exponent] = features.get(exponent, 0.0) + signed
-    where = np.array([free.index(name) for name in features], dtype=np.intp)
-    stacked = np.stack(list(features.values()), axis=1) if features else np.empty((rows, 0))
-    return Design(offset, stacked, where, tuple(centres), term.scale)
+    return Design(
+        name=term.scale,
+        scale=None if term.scale in pins else free.index(term.scale),
+        exponents=np.array([free.index(name) for name in features], dtype=np.intp),
+        features=np.array(list(features.values())).reshape(len(features), len(offset)),
+        offset=offset,
+        centres=tuple(centres),
+    )
 
 
-def _bounds(
-    law: type[Any], designs: tuple[Design, ...], free: list[str], log_y: Array
-) -> tuple[Array, Array]:
-    """Bounds of theta: an exponent's own, a constant's own, a wide range round the data for centred
-    scales."""
+def _bounds(law: type[Any], designs: tuple[Design, ...], free: list[str], y: Array) -> tuple[Array, Array]:
+    """Bounds of theta: a parameter's own, but a wide range round the data for centred scales."""
     bounds = {name: (param.low, param.high) for name, param in parameters(law).items()}
     for design in designs:
-        low, high = bounds[design.scale]
-        bounds[design.scale] = (float(np.log(low)), float(np.log(high)))
         if design.centres:
-            bounds[design.scale] = (float(log_y.min()) + SCALE_RANGE[0], float(log_y.max()) + SCALE_RANGE[1])
+            bounds[design.name] = (SCALE_RANGE[0] * float(y.min()), SCALE_RANGE[1] * float(y.max()))
     return np.array([bounds[name][0] for name in free]), np.array([bounds[name][1] for name in free])

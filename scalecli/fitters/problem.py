@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scalecli.fitters.law import Array, Columns
 from scalecli.fitters.objective import RowLoss
 
-BLOCK_BYTES = 32 * 1024
+BLOCK_BYTES = 64 * 1024
 """Temporaries of shape (draws, rows) stay below this, so that they live in the cache and on the heap: with
 blocks of 128 KiB and more, a bootstrap takes 1.5 times as long."""
 

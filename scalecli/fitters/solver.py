@@ -11,13 +11,24 @@ import numpy as np
 from scalecli.errors import FitError
 from scalecli.fitters.generic import GenericProblem
 from scalecli.fitters.law import Array, PowerSum, parameters
-from scalecli.fitters.newton import EXACT, Minimum, minimise
+from scalecli.fitters.newton import EXACT, MOST_ITERATIONS, Minimum, minimise
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.power_sum import PowerSumProblem
 from scalecli.fitters.problem import Data, Indices, Problem, Targets, objective
 from scalecli.fitters.starts import starting_points
 
-STARTS = 24
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How many starts are searched from, and for how many iterations each at most."""
+
+    starts: int
+    iterations: int
+
+
+THOROUGH = Effort(24, MOST_ITERATIONS)
+QUICK = Effort(8, 80)
+"""For searches whose certificate nobody reads: the fits to smaller runs that calibrate intervals."""
 
 SAME = 1e-6
 """Starts agree when their objectives are within this fraction of the best one."""
@@ -84,7 +95,7 @@ def build_problem(law: type[Any], data: Data, loss: RowLoss, pins: Mapping[str, 
 
 
 def solve(
-    law: type[Any], data: Data, loss: RowLoss, pins: Mapping[str, float], *, starts: int = STARTS
+    law: type[Any], data: Data, loss: RowLoss, pins: Mapping[str, float], *, effort: Effort = THOROUGH
 ) -> Solution:
     """Search from many starts and polish the best.
 
@@ -92,7 +103,7 @@ def solve(
     """
     problem = build_problem(law, data, loss, pins)
     few = data.take(_spread_rows(data)) if data.rows > SEARCH_ROWS else data
-    raw = starting_points(law, few, loss, pins, starts)
+    raw = starting_points(law, few, loss, pins, effort.starts)
     first = problem.from_raw(raw)
     with np.errstate(all="ignore"):
         profile = objective(problem, np.clip(first, problem.low, problem.high), data.targets())
@@ -103,11 +114,11 @@ def solve(
         )
     if few is not data:
         rough = build_problem(law, few, loss, pins)
-        searched = descend(rough, rough.from_raw(raw), few.targets())
+        searched = descend(rough, rough.from_raw(raw), few.targets(), max_iterations=effort.iterations)
         best = _different(searched.value)[:FINALISTS]
         found = descend(problem, problem.from_raw(rough.to_raw(searched.theta[best])), data.targets())
     else:
-        searched = found = descend(problem, first, data.targets())
+        searched = found = descend(problem, first, data.targets(), max_iterations=effort.iterations)
     winner = int(np.argmin(found.value))
     agree = searched.value <= searched.value.min() * (1 + SAME) + EXACT * data.weights.sum()
     value = float(found.value[winner])
@@ -123,11 +134,18 @@ def solve(
     return Solution(problem, theta, problem.to_raw(theta[None])[0], value, certificate, bounds)
 
 
-def descend(problem: Problem, start: Array, targets: Targets) -> Minimum:
+def descend(
+    problem: Problem, start: Array, targets: Targets, *, max_iterations: int = MOST_ITERATIONS
+) -> Minimum:
     """Minimise every draw from its start, through ever sharper losses where the loss is sharp."""
     found = None
     for loss in _ladder(problem.loss):
-        found = minimise(problem.with_loss(loss), start if found is None else found.theta, targets)
+        found = minimise(
+            problem.with_loss(loss),
+            start if found is None else found.theta,
+            targets,
+            max_iterations=max_iterations,
+        )
     assert found is not None
     return found
 

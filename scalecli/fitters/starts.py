@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scalecli.fitters.law import Array, PartlyLinear, PowerSum, names, parameters, with_values
+from scalecli.fitters.law import Array, linear_parameters, names, parameters, with_values
 from scalecli.fitters.objective import RowLoss
 from scalecli.fitters.problem import Data, Indices, Mask, blocks, row_objective
 
@@ -24,13 +24,6 @@ SMALLEST_SHARE = 1e-3
 flat."""
 
 RIDGE = 1e-12
-
-
-def linear_parameters(law: type[Any]) -> tuple[str, ...]:
-    """The parameters in which the law declares to be linear, given the others."""
-    if isinstance(law, PowerSum):
-        return tuple(term.scale for term in law.terms)
-    return law.linear if isinstance(law, PartlyLinear) else ()
 
 
 def starting_points(

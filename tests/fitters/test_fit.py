@@ -255,7 +255,7 @@ def test_large_tables_take_one_step_draws_that_agree(make_runs: Callable[..., An
     x, y, model = make_runs(models=60, rows=600)
     fitted = estimate(Chinchilla, Data(x, y, np.ones(600)), Clusters.of(model, 600), Method(HUBER, {}))
     exact = fitted.draws(400, np.random.default_rng(0))
-    monkeypatch.setattr("scalecli.fitters.estimate.MOST_CELLS", 0)
+    monkeypatch.setattr("scalecli.fitters.estimate.MOST_WORK", 0)
     quick = fitted.draws(400, np.random.default_rng(0))
     np.testing.assert_allclose(quick.std(0)[[0, 3, 4]], exact.std(0)[[0, 3, 4]], rtol=0.35)
     left_out = fitted.without(fitted.clusters.label, 60, np.arange(3))

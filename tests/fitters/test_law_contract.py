@@ -20,6 +20,7 @@ from scalecli.fitters.law import (
     Columns,
     EstimatedLaw,
     PowerSum,
+    linear_parameters,
     measured_column,
     names,
     parameters,
@@ -59,7 +60,6 @@ from scalecli.fitters.laws.width_depth import WidthDepth
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.solver import solve
-from scalecli.fitters.starts import linear_parameters
 
 ROWS = 120
 NOISE = 0.003

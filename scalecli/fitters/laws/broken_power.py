@@ -42,27 +42,30 @@ class BrokenPower:
         )
 
     def predict(self, x: Columns) -> Array:
-        return self.a + self.b * np.exp(self._log_shape(x[self.inputs[0]]))
+        column = x[self.inputs[0]]
+        return np.asarray(self.a + self.b * self._shape(column, self._bend(column)))
 
     def gradient(self, x: Columns) -> Array:
         column = x[self.inputs[0]]
-        shape, bend, rise = np.exp(self._log_shape(column)), self._bend(column), self._rise(column)
-        beyond = np.exp(rise - bend)
+        rise, bend = self._rise(column), self._bend(column)
+        shape, beyond = self._shape(column, bend), np.exp(rise - bend)
         by_log = [
             -np.log(column),
             -self.f * bend,
             self.c1 * beyond / self.d,
             -self.c1 * (bend - rise * beyond),
         ]
-        slopes = [self.b * shape * slope for slope in by_log]
+        sloped = self.b * shape
+        slopes = [sloped * slope for slope in by_log]
         return np.stack(np.broadcast_arrays(np.ones_like(shape), shape, *slopes), axis=-1)
 
     def _rise(self, column: Array) -> Array:
-        return np.asarray(np.log(column / self.d) / self.f)
+        return np.asarray((np.log(column) - np.log(self.d)) / self.f)
 
     def _bend(self, column: Array) -> Array:
         """ln(1 + (x/d)^(1/f)), also where the power overflows."""
-        return np.logaddexp(0.0, self._rise(column))
+        rise = self._rise(column)
+        return np.asarray(np.maximum(rise, 0.0) + np.log(1 + np.exp(-np.abs(rise))))
 
-    def _log_shape(self, column: Array) -> Array:
-        return np.asarray(-self.c0 * np.log(column) - self.c1 * self.f * self._bend(column))
+    def _shape(self, column: Array, bend: Array) -> Array:
+        return np.asarray(np.exp(-self.c0 * np.log(column) - self.c1 * self.f * bend))

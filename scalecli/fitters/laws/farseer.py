@@ -44,42 +44,38 @@ class Farseer:
 
     def predict(self, x: Columns) -> Array:
         log_size = np.log(x["params"] / REFERENCE_PARAMS)
-        exponent = self.c * np.exp(-self.r * _stretched(log_size, self.alpha))
-        floor = self.E * np.exp(-self.p * _stretched(log_size, self.gamma))
-        data = np.exp(-self.q * _stretched(log_size, self.beta) - exponent * np.log(x["tokens"]))
+        exponent = self.c * np.exp(-self.r * _stretched(log_size, self.alpha)[0])
+        floor = self.E * np.exp(-self.p * _stretched(log_size, self.gamma)[0])
+        data = np.exp(-self.q * _stretched(log_size, self.beta)[0] - exponent * np.log(x["tokens"]))
         return np.asarray(floor + self.B * data)
 
     def gradient(self, x: Columns) -> Array:
         log_size, log_tokens = np.log(x["params"] / REFERENCE_PARAMS), np.log(x["tokens"])
-        by_floor, by_scale = _stretched(log_size, self.gamma), _stretched(log_size, self.beta)
-        by_exponent = _stretched(log_size, self.alpha)
+        by_floor, floor_bend = _stretched(log_size, self.gamma)
+        by_scale, scale_bend = _stretched(log_size, self.beta)
+        by_exponent, exponent_bend = _stretched(log_size, self.alpha)
         exponent = self.c * np.exp(-self.r * by_exponent)
         floor, data = np.exp(-self.p * by_floor), np.exp(-self.q * by_scale - exponent * log_tokens)
-        bent = self.B * data * log_tokens * exponent
+        floored, scaled = self.E * floor, self.B * data
+        bent = scaled * log_tokens * exponent
         slopes = [
             floor,
             data,
             -bent / self.c,
-            -self.E * floor * by_floor,
-            -self.B * data * by_scale,
+            -floored * by_floor,
+            -scaled * by_scale,
             bent * by_exponent,
-            -self.E * floor * self.p * _bend(log_size, self.gamma),
-            -self.B * data * self.q * _bend(log_size, self.beta),
-            bent * self.r * _bend(log_size, self.alpha),
+            -self.p * floored * floor_bend,
+            -self.q * scaled * scale_bend,
+            self.r * bent * exponent_bend,
         ]
         return np.stack(np.broadcast_arrays(*slopes), axis=-1)
 
 
-def _stretched(log_size: Array, exponent: Array | float) -> Array:
-    """(e^(exponent l) - 1) / exponent."""
+def _stretched(log_size: Array, exponent: Array | float) -> tuple[Array, Array]:
+    """s = (e^(exponent l) - 1) / exponent, and its derivative by the exponent."""
     small = np.abs(exponent) < NEARLY_ZERO
     divisor = np.where(small, 1.0, exponent)
-    return np.where(small, log_size + exponent * log_size**2 / 2, np.expm1(exponent * log_size) / divisor)
-
-
-def _bend(log_size: Array, exponent: Array | float) -> Array:
-    """Derivative of `_stretched` by the exponent."""
-    small = np.abs(exponent) < NEARLY_ZERO
-    divisor = np.where(small, 1.0, exponent)
-    exact = (log_size * np.exp(exponent * log_size) - _stretched(log_size, exponent)) / divisor
-    return np.where(small, log_size**2 / 2, exact)
+    grown = np.expm1(exponent * log_size)
+    stretched = np.where(small, log_size + exponent * log_size**2 / 2, grown / divisor)
+    return stretched, np.where(small, log_size**2 / 2, (log_size * (grown + 1) - stretched) / divisor)

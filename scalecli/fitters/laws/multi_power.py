@@ -46,6 +46,11 @@ class MultiPower:
         """The training of each row."""
         return np.concatenate([[0], np.cumsum(np.diff(x["steps"]) <= 0)])
 
+    @classmethod
+    def work(cls, x: Columns) -> int:
+        """Every row goes through all earlier falls of the rate."""
+        return max(len(x["steps"]), len(_history_of(x)[1].size))
+
     def predict(self, x: Columns) -> Array:
         total, falls = _history_of(x)
         _, left = self._left(falls)
