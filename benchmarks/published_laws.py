@@ -22,13 +22,13 @@ from scalecli.fitters.law import Array, Columns, with_values
 from scalecli.fitters.laws import law_named
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.clark import Clark
-from scalecli.fitters.laws.isoflop import PARABOLA_WINDOW, power_line, vertices
-from scalecli.fitters.laws.isoflop_cubic import CUBIC_WINDOW
 from scalecli.fitters.laws.multi_power import MultiPower
 from scalecli.fitters.laws.repeated_data import RepeatedData
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
+from scalecli.fitters.size_line import power_line
 from scalecli.fitters.solver import solve
+from scalecli.fitters.vertices import CUBIC_WINDOW, PARABOLA_WINDOW, vertices
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 DELTA = 1e-3
@@ -104,7 +104,9 @@ def _grid(law: Chinchilla, reach: float, drift: float) -> tuple[dict[str, Array]
 
 
 def _bias(law: Chinchilla, x: Columns, loss: Array, degree: int, window: float) -> str:
-    budgets, sizes = vertices(x, loss, np.ones((1, len(loss))), degree=degree, window=window)
+    budgets, sizes = vertices(
+        x["flops"], x["params"], loss, np.ones((1, len(loss))), degree=degree, window=window
+    )
     a, b = power_line(budgets, sizes)[0]
     return f"{(1e24 / 6 / (a * 1e24**b)) / law.optimal_tokens(1e24) - 1:+.1%}"
 

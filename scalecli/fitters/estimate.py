@@ -14,9 +14,9 @@ import numpy as np
 
 from scalecli.errors import FitError
 from scalecli.fitters.law import Array, Columns, CostlyLaw, EstimatedLaw, GridLaw, PowerSum, with_values
-from scalecli.fitters.objective import RowLoss
+from scalecli.fitters.objective import LossName, RowLoss, row_loss
 from scalecli.fitters.problem import Data, Indices, Targets, expand
-from scalecli.fitters.resample import Clusters
+from scalecli.fitters.resample import Clusters, leave_cluster_out
 from scalecli.fitters.solver import THOROUGH, Effort, Solution, descend, solve
 
 MOST_WORK = 2e6
@@ -116,9 +116,24 @@ class Estimate:
         return self.solution.problem.to_raw(np.where(np.isfinite(found.value)[:, None], found.theta, np.nan))
 
     def _wild_draws(self, count: int, rng: np.random.Generator) -> Array:
-        spread = self.residuals() * self.clusters.inflation(self.data.rows, len(self.raw))
-        noise = self.clusters.multipliers(count, rng)[:, self.clusters.label] * spread
+        multipliers = self.clusters.multipliers(count, rng)[:, self.clusters.label]
+        noise = multipliers * self._left_out_residuals()
         return self._descended(Targets(self.log_prediction() + noise, self.data.weights), count)
+
+    def _left_out_residuals(self) -> Array:
+        """How far each cluster would lie from a least-squares fit to all the others, about, (rows,).
+
+        A robust fit goes through some of few runs exactly; least squares, with every cluster's pull on its own
+        prediction undone (Bell and McCaffrey 2002), says how far off they may be.
+        """
+        assert self.solution is not None
+        problem = self.solution.problem
+        theta = problem.from_raw(self.under(row_loss(LossName.least_squares, np.inf))[None])
+        residual = np.log(self.data.y) - problem.log_prediction(theta)[0]
+        free = (theta[0] > problem.low) & (theta[0] < problem.high)
+        root = np.sqrt(self.data.weights)
+        slopes = root[:, None] * problem.jacobian(theta)[0][:, free]
+        return leave_cluster_out(root * residual, slopes, self.clusters) / root
 
     def _score_draws(self, count: int, rng: np.random.Generator) -> Array:
         scores = self.scores(self.clusters.label, self.clusters.count)

@@ -4,7 +4,10 @@ Runs that share a cluster (a model and its recipe, say) share an error, so clust
 enough of them a draw is a set of row weights: how often its cluster was drawn (Cameron, Gelbach and Miller
 2008). With few, clusters missing from a draw would say more about the design than about the noise; then the
 residuals of every cluster are multiplied by a random number of mean 0 and variance 1 instead: the wild
-cluster bootstrap, with the six-point distribution of Webb 2023.
+cluster bootstrap, with the six-point distribution of Webb 2023. Its residuals are those of each cluster left
+out, and its draws as wide as t with one degree of freedom less than there are clusters (Bell and McCaffrey
+2002; Cameron and Miller 2015, section VI): with raw residuals, 90 % intervals from five to nine groups held
+the truth in 52 to 73 % of worlds (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from scalecli.fitters.law import Array
 from scalecli.fitters.problem import Indices
 
 FEW_CLUSTERS = 10
+
+LEAST_SPARE = 0.05
+"""A cluster that decides its own prediction to more than 95 % says nothing of its error; no residual is enlarged
+more than that."""
 
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 
@@ -59,11 +66,33 @@ class Clusters:
         return counts.reshape(draws, self.count).astype(float)
 
     def multipliers(self, draws: int, rng: np.random.Generator) -> Array:
-        """Webb's multipliers of each cluster's residuals, (draws, clusters)."""
-        return rng.choice(WEBB, size=(draws, self.count))
+        """What each cluster's residuals are multiplied by, (draws, clusters): Webb's numbers, as wide as t."""
+        spare = max(self.count - 1, 1)
+        size = np.sqrt(spare / rng.chisquare(spare, draws))
+        return rng.choice(WEBB, size=(draws, self.count)) * size[:, None]
 
     def inflation(self, rows: int, parameters: int) -> float:
         """Residuals of a fit are too small by about this factor (the usual correction of clustered
         variances)."""
         spare = max(rows - parameters, 1)
         return float(np.sqrt(self.count / max(self.count - 1, 1) * max(rows - 1, 1) / spare))
+
+
+def leave_cluster_out(residual: Array, slopes: Array, clusters: Clusters) -> Array:
+    """Residuals of least squares (rows,) as if the fit had not seen their cluster: (1 - H_gg)^-1 r_g.
+
+    `slopes` (rows, parameters) is the Jacobian, H = J (J'J)^-1 J' its hat matrix; a cluster's block of it has
+    the rank of J, so that small matrices are enough however many rows the cluster has.
+    """
+    squares, axes = np.linalg.eigh(slopes.T @ slopes)
+    known = squares > np.finfo(float).eps * squares.max(initial=0.0) * len(squares)
+    white = slopes @ (axes[:, known] / np.sqrt(squares[known]))  # H = white white'
+    found = residual.copy()
+    for which in range(clusters.count):
+        rows = clusters.label == which
+        own, directions = np.linalg.eigh(white[rows].T @ white[rows])
+        enlarged = 1 / np.maximum(1 - own, LEAST_SPARE) - 1
+        share = np.divide(enlarged, own, out=np.ones_like(own), where=own > 0)
+        turned = white[rows] @ directions
+        found[rows] += turned @ (share * (turned.T @ residual[rows]))
+    return found * np.sqrt((clusters.count - 1) / clusters.count) if clusters.count > 1 else found

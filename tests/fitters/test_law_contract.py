@@ -37,6 +37,7 @@ from scalecli.fitters.laws.critical_batch import CriticalBatch
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.critical_batch_params_tokens import CriticalBatchParamsTokens
 from scalecli.fitters.laws.critical_batch_tokens import CriticalBatchTokens
+from scalecli.fitters.laws.data_optimal_size import DataOptimalSize
 from scalecli.fitters.laws.diloco import DiLoCo
 from scalecli.fitters.laws.encoder_decoder import EncoderDecoder
 from scalecli.fitters.laws.envelope import Envelope
@@ -131,6 +132,7 @@ EXAMPLES = [
     Example(CriticalBatchLoss(B_star=2e8, alpha=0.21)),
     Example(CriticalBatchParamsTokens(c=10.0, a=0.1, b=0.45)),
     Example(CriticalBatchTokens(c=20.0, b=0.47)),
+    Example(DataOptimalSize(a=2.0, b=0.7), lambda x: x | {"unique_tokens": x["tokens"]}),
     Example(DiLoCo(A=19.0, alpha=0.0985, beta=0.0116)),
     Example(EncoderDecoder(L_inf=1.2, alpha=900.0, p_e=0.18, p_d=0.25)),
     Example(Envelope(a=0.1, b=0.5)),

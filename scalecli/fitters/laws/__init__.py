@@ -25,6 +25,7 @@ from scalecli.fitters.laws.critical_batch import CriticalBatch
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.critical_batch_params_tokens import CriticalBatchParamsTokens
 from scalecli.fitters.laws.critical_batch_tokens import CriticalBatchTokens
+from scalecli.fitters.laws.data_optimal_size import DataOptimalSize
 from scalecli.fitters.laws.diloco import DiLoCo
 from scalecli.fitters.laws.encoder_decoder import EncoderDecoder
 from scalecli.fitters.laws.envelope import Envelope
@@ -55,6 +56,7 @@ LAWS: tuple[type[Any], ...] = (
     CriticalBatchLoss,
     CriticalBatchParamsTokens,
     CriticalBatchTokens,
+    DataOptimalSize,
     DiLoCo,
     EncoderDecoder,
     Envelope,

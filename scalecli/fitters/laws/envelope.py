@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalecli.fitters.law import Array, Columns, Param
-from scalecli.fitters.laws.isoflop import power_line
+from scalecli.fitters.law import Array, Columns
+from scalecli.fitters.size_line import ComputeOptimalSize, power_line
 
 GRID = 200
 """FLOP values, evenly spaced in log FLOPs, at which the lowest curve is read off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Envelope(ComputeOptimalSize):
     """N*(C) = a C^b  [parameters]; C: FLOPs; a line through the sizes whose loss curves are lowest.
 
     Rows of equal `params` make one curve of loss over FLOPs (checkpoints, or runs of several lengths).
@@ -25,28 +25,7 @@ class Envelope:
     """
 
     name: ClassVar[str] = "envelope"
-    inputs: ClassVar[tuple[str, ...]] = ("flops",)
-    output: ClassVar[str] = "params_optimal"
-    required: ClassVar[tuple[str, ...]] = ("flops", "params")
     sources: ClassVar[tuple[str, ...]] = ("hoffmann2022",)
-
-    a: Annotated[float, Param(1e-30, 1e30, unit="parameters", log=True)]
-    b: Annotated[float, Param(-1.0, 3.0)]
-
-    def predict(self, x: Columns) -> Array:
-        return self.a * x["flops"] ** self.b
-
-    def gradient(self, x: Columns) -> Array:
-        power = x["flops"] ** self.b
-        return np.stack([power, self.a * power * np.log(x["flops"])], axis=-1)
-
-    def optimal_params(self, flops: Array | float) -> Array | float:
-        """N*(C) = a C^b."""
-        return self.a * flops**self.b
-
-    def optimal_tokens(self, flops: Array | float) -> Array | float:
-        """D* = C / (6 N*), for FLOPs counted as 6 N D."""
-        return flops / (6 * self.optimal_params(flops))
 
     @classmethod
     def estimate(cls, x: Columns, y: Array, weights: Array) -> Array:

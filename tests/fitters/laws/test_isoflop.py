@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from scalecli.errors import FitError
 from scalecli.fitters.fit import FitOptions, fit_law
 from scalecli.fitters.laws.chinchilla import Chinchilla
+from scalecli.fitters.laws.data_optimal_size import DataOptimalSize
 from scalecli.fitters.laws.envelope import Envelope
-from scalecli.fitters.laws.isoflop import IsoFlop, power_line, vertices
+from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
+from scalecli.fitters.size_line import power_line
+from scalecli.fitters.vertices import vertices
 
 Public = Callable[[str], pd.DataFrame]
 CONFIGURATION = ["dataset", "hparams", "warmup", "decay", "flop_count", "loss_split"]
@@ -65,7 +68,9 @@ def _grid(law: Chinchilla, reach: float, drift: float) -> tuple[dict[str, np.nda
 
 def _error(x: dict[str, np.ndarray], loss: np.ndarray, law: Chinchilla, degree: int, window: float) -> float:
     """Relative error of D*(1e24) by approach 2 [percent]."""
-    budgets, sizes = vertices(x, loss, np.ones((1, len(loss))), degree=degree, window=window)
+    budgets, sizes = vertices(
+        x["flops"], x["params"], loss, np.ones((1, len(loss))), degree=degree, window=window
+    )
     a, b = power_line(budgets, sizes)[0]
     return float(100 * ((1e24 / 6 / (a * 1e24**b)) / law.optimal_tokens(1e24) - 1))
 
@@ -147,7 +152,9 @@ def test_budgets_without_a_bracketed_minimum_have_no_answer(law: type[Any]) -> N
 
 def test_too_few_sizes_at_a_budget_have_no_vertex() -> None:
     x = {"flops": np.full(3, 1e18), "params": np.array([1e7, 1e7, 2e7])}
-    _, sizes = vertices(x, np.array([3.0, 3.1, 2.9]), np.ones((2, 3)), degree=2, window=NO_WINDOW)
+    _, sizes = vertices(
+        x["flops"], x["params"], np.array([3.0, 3.1, 2.9]), np.ones((2, 3)), degree=2, window=NO_WINDOW
+    )
     assert np.isnan(sizes).all()
 
 
@@ -169,3 +176,14 @@ def test_any_runs_have_an_answer_or_none(data: st.DataObject) -> None:
         found = law.estimate(x, loss, weights)
         assert found.shape == (3, 2)
         assert (np.isfinite(found).all(axis=1) | np.isnan(found).any(axis=1)).all()
+
+
+def test_the_size_that_fits_its_data() -> None:
+    """Losses with a minimum over size at every amount of data, which grows as m^0.7."""
+    data, offset = (
+        axis.ravel() for axis in np.meshgrid(np.geomspace(1e6, 1e9, 5), np.linspace(-1.2, 1.2, 7))
+    )
+    x = {"unique_tokens": data, "params": 30 * data**0.7 * np.exp(offset)}
+    loss = 4 * (data / 1e6) ** -0.07 * (1 + 0.02 * offset**2)
+    fit = fit_law(DataOptimalSize, x, loss, options=FitOptions(draws=50))
+    assert [fit.law.a, fit.law.b] == pytest.approx([30, 0.7], rel=1e-6)
