@@ -24,6 +24,8 @@ from scalecli.cli import (
     runs,
     schema,
     sensitivity,
+    simulate,
+    trajectory,
     validate,
 )
 from scalecli.cli.group import PANELS, ScalecliGroup
@@ -61,6 +63,7 @@ def scalecli(
 app.command(rich_help_panel=PANELS[0])(quickstart.quickstart)
 app.add_typer(probe.app, name="probe", rich_help_panel=PANELS[1])
 app.add_typer(runs.app, name="runs", rich_help_panel=PANELS[1])
+runs.app.command("simulate")(simulate.simulate)
 app.add_typer(laws.app, name="laws", rich_help_panel=PANELS[2])
 app.command(rich_help_panel=PANELS[2])(fit.fit)
 app.command(rich_help_panel=PANELS[2])(predict.predict)
@@ -68,6 +71,7 @@ app.command(rich_help_panel=PANELS[2])(validate.validate)
 app.command(rich_help_panel=PANELS[2])(compare.compare)
 app.command(rich_help_panel=PANELS[2])(sensitivity.sensitivity)
 app.command("critical-batch", rich_help_panel=PANELS[2])(critical_batch.critical_batch)
+app.command(rich_help_panel=PANELS[2])(trajectory.trajectory)
 app.command(rich_help_panel=PANELS[2])(design.design)
 app.command(rich_help_panel=PANELS[3])(plan.plan)
 app.command(rich_help_panel=PANELS[3])(memory.memory)

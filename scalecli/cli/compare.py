@@ -76,6 +76,8 @@ def _draw(document: Any) -> Iterator[RenderableType]:
         goal = document["target"]
         sure = "" if goal["chance_first"] is None else f" (first in {goal['chance_first']:.0%} of draws)"
         yield f"at the target {goal['at']:.3g}: {goal['first']:.4g} and {goal['second']:.4g}, {goal['better']}{sure}"
+    if document["shared_by_construction"]:
+        yield f"shared by both, from one joint fit: {', '.join(document['shared_by_construction'])}"
     if document["shared_exponents"]:
         shared = document["shared_exponents"]
         rows = (

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from scalecli.data.tables import RunTable
+    from scalecli.fitters.fit import Fit
+    from scalecli.fitters.speed import Speed
 
 
 def design(
@@ -41,7 +43,7 @@ def design(
             "--hours",
             parser=options.quantity(parse_duration),
             metavar="TIME",
-            help="Instead of --budget: 12h, with --flops-per-second or --runs that measured a speed.",
+            help="Instead of --budget: 12h of one device, at --flops-per-second, or the speed of --runs or of the fit.",
         ),
     ] = None,
     flops_per_second: Annotated[
@@ -74,16 +76,16 @@ def design(
     from scalecli.fitters.design.report import design_runs, sweep_spec_text
     from scalecli.fitters.fit import Fit
 
-    recorded = None if runs is None else read_table(runs)
-    rate = flops_per_second or _measured_rate(recorded)
+    recorded, found = None if runs is None else read_table(runs), Fit.read(fit)
+    speed = _speed(flops_per_second, recorded, found)
     document = design_runs(
-        Fit.read(fit),
+        found,
         answer=answer,
         at=options.numbers(at, "--at"),
-        budget=_budget(budget, hours, rate),
+        budget=_budget(budget, hours, speed),
         most=most,
         runs=recorded,
-        rate=rate,
+        speed=speed,
         level=interval,
     )
     if spec is not None:
@@ -91,25 +93,27 @@ def design(
     show(document, _draw, as_json=as_json, out=out)
 
 
-def _budget(flops: float | None, seconds: float | None, rate: float | None) -> float:
+def _budget(flops: float | None, seconds: float | None, speed: Speed | None) -> float:
     if (flops is None) == (seconds is None):
         raise typer.BadParameter("give one of --budget and --hours", param_hint="--budget")
     if flops is not None:
         return flops
-    if rate is None or seconds is None:
+    if speed is None or seconds is None:
         raise typer.BadParameter(
-            "needs --flops-per-second (scalecli probe throughput measures it) or --runs with tokens_per_second",
+            "needs --flops-per-second (scalecli probe throughput measures it), or runs or a fit with device_hours or "
+            "tokens_per_second",
             param_hint="--hours",
         )
-    return seconds * rate
+    return seconds * speed.largest
 
 
-def _measured_rate(runs: RunTable | None) -> float | None:
-    """The median training speed of recorded runs [FLOP/s]."""
-    if runs is None or not {"params", "tokens_per_second"} <= set(runs.frame.columns):
-        return None
-    speeds = 6 * runs.frame["params"] * runs.frame["tokens_per_second"]
-    return float(speeds.median()) if speeds.notna().any() else None
+def _speed(flops_per_second: float | None, runs: RunTable | None, fit: Fit) -> Speed | None:
+    """How fast runs train: as said, else as recorded with the runs, else with the fit."""
+    from scalecli.fitters.speed import Speed
+
+    if flops_per_second is not None:
+        return Speed.constant(flops_per_second)
+    return (None if runs is None else Speed.of_runs(runs)) or Speed.of_provenance(fit.provenance)
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scalecli.cli import fitting, options
-from scalecli.cli.render import show, span, table
+from scalecli.cli.render import show, span, table, to_json
+from scalecli.export.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from scalecli.data.tables import RunTable
+    from scalecli.fitters.fit import FitOptions
+
+ARM = "{arm}"
+"""What `--out` has in the place of an arm's name."""
 
 
 def fit(
@@ -33,6 +41,18 @@ def fit(
     delta: fitting.Delta = 1e-3,
     pin: fitting.Pin = None,
     tuned: fitting.Tuned = False,
+    final: fitting.Final = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            "--arms",
+            metavar="COLUMN",
+            help="Fit every kind of COLUMN at once with shared exponents; --out loss.{arm}.fit.json writes a fit each.",
+        ),
+    ] = None,
+    share: Annotated[
+        str | None, typer.Option("--share", metavar="NAMES", help="What the arms share [the exponents].")
+    ] = None,
     min_params: fitting.MinParams = None,
     min_flops: fitting.MinFlops = None,
     out: options.Out = None,
@@ -48,8 +68,9 @@ def fit(
       scalecli fit runs.db --law chinchilla --tuned --out loss.fit.json
 
       scalecli fit runs.db --law landscape --out landscape.fit.json
+
+      scalecli fit runs.csv --arms optimizer --out "loss.{arm}.fit.json"
     """
-    from scalecli.fitters.frontier import best_of_settings
     from scalecli.fitters.runs import fit_runs
     from scalecli.fitters.validate.choose import fit_best
 
@@ -60,12 +81,60 @@ def fit(
     kept = fitting.large_enough(where, min_params, min_flops)
     read, chosen = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
     settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
-    read = best_of_settings(read) if tuned else read
+    read = fitting.kept_runs(
+        read, final=final, tuned=tuned, small=min_params is not None or min_flops is not None
+    )
+    if arms is not None:
+        _fit_arms(read, chosen, arms, share, group, settings, out, as_json)
+        return
     if chosen is None:
         found = fit_best(read, group=group, options=settings)
     else:
         found = fit_runs(read, chosen, group=group, options=settings)
     show(found.document(), draw_fit, as_json=as_json, out=out, full=found.document(draws=True))
+
+
+def _fit_arms(
+    read: RunTable,
+    law: type[Any] | None,
+    column: str,
+    share: str | None,
+    group: str | None,
+    settings: FitOptions,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from scalecli.fitters.arms import fit_arms
+
+    if law is None:
+        raise typer.BadParameter("the arms of one law are fitted; name it with --law", param_hint="--arms")
+    if out is not None and ARM not in str(out):
+        raise typer.BadParameter(
+            f"a fit is written for each arm: {ARM} stands for its name", param_hint="--out"
+        )
+    shared = None if share is None else [name.strip() for name in share.split(",")]
+    found = fit_arms(read, law, column, shared=shared, group=group, options=settings)
+    show(found.document(), _draw_arms, as_json=as_json)
+    for arm, fit in found.fits.items() if out is not None else ():
+        write_text(Path(str(out).replace(ARM, arm)), to_json(fit.document(draws=True)))
+
+
+def _draw_arms(document: Any) -> Iterator[RenderableType]:
+    share = f"{next(iter(document['arms'].values()))['interval']:.0%}"
+    shared = ((name, span(found)) for name, found in document["shared"].items())
+    yield table(f"{document['law']}: shared by all arms", ["parameter", f"value ({share} interval)"], shared)
+    own = [
+        name for name in next(iter(document["arms"].values()))["parameters"] if name not in document["shared"]
+    ]
+    rows = (
+        (arm, *(span(fit["parameters"][name]) for name in own), fit["rows"]["used"])
+        for arm, fit in document["arms"].items()
+    )
+    yield table(f"arms of {document['column']}", ["arm", *own, "rows"], rows)
+    for arm, found in document["alone"].items():
+        yield f"  {arm} alone: {', '.join(f'{name} {value:.4g}' for name, value in found.items())}"
+    if document["p_value"] is not None:
+        yield f"same exponents in all arms? p = {document['p_value']:.3g}"
 
 
 def draw_fit(document: Any) -> Iterator[RenderableType]:

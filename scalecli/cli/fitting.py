@@ -54,6 +54,16 @@ MinFlops = Annotated[
 ]
 
 
+Final = Annotated[
+    str | None,
+    typer.Option(
+        "--final",
+        metavar="COLUMN",
+        help="Keep only the longest row of every run that COLUMN names: the last of its checkpoints.",
+    ),
+]
+
+
 def settings(
     *, draws: int, interval: float, loss: str, delta: float, seed: int, pin: list[str] | None
 ) -> FitOptions:
@@ -62,6 +72,17 @@ def settings(
 
     pins = numbers(pin, "--pin")
     return FitOptions(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pins=pins)
+
+
+def kept_runs(table: RunTable, *, final: str | None, tuned: bool, small: bool) -> RunTable:
+    """The runs that a fit takes: of checkpoints the last, of a sweep the best, and none too small unless asked for."""
+    from scalecli.fitters.frontier import best_of_settings
+    from scalecli.fitters.proxies import without_small_proxies
+    from scalecli.fitters.repeats import last_of_trainings
+
+    table = table if final is None else last_of_trainings(table, final)
+    table = best_of_settings(table) if tuned else table
+    return table if small else without_small_proxies(table)
 
 
 def large_enough(where: list[str] | None, min_params: float | None, min_flops: float | None) -> list[str]:

@@ -59,8 +59,15 @@ def predict(
 
 def _draw(document: Any) -> Iterator[RenderableType]:
     share = f"{document['interval']:.0%}"
+    timed = [name for name in ("device_hours",) if name in document["points"][0]]
     rows = (
-        (", ".join(f"{k}={v:.4g}" for k, v in p["at"].items()), span(p), p["extrapolation"])
+        (
+            ", ".join(f"{k}={v:.4g}" for k, v in p["at"].items()),
+            span(p),
+            p["extrapolation"],
+            *(p[name] for name in timed),
+        )
         for p in document["points"]
     )
-    yield table(document["quantity"], ["at", f"value ({share} interval)", "extrapolation"], rows)
+    heads = ["at", f"value ({share} interval)", "extrapolation", *(name.replace("_", "-") for name in timed)]
+    yield table(document["quantity"], heads, rows)

@@ -46,6 +46,8 @@ def validate(
     where: options.Where = None,
     min_params: fitting.MinParams = None,
     min_flops: fitting.MinFlops = None,
+    tuned: fitting.Tuned = False,
+    final: fitting.Final = None,
     group: fitting.Group = None,
     draws: fitting.Draws = 200,
     interval: options.Level = 0.9,
@@ -72,6 +74,8 @@ def validate(
 
     kept = fitting.large_enough(where, min_params, min_flops)
     read, found = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
+    small = min_params is not None or min_flops is not None or settings is not None
+    read = fitting.kept_runs(read, final=final, tuned=tuned, small=small)
     larger = (
         None if test is None else fitting.read_for_law(test, map, unit, kept, law=law, formula=formula)[0]
     )

@@ -41,7 +41,26 @@ DERIVATIONS = (
     ),
     Derivation("tokens", ("steps", "batch_tokens"), "steps x batch_tokens", np.multiply),
     Derivation("steps", ("tokens", "batch_tokens"), "tokens / batch_tokens", np.divide),
+    Derivation(
+        "tokens",
+        ("flops", "params"),
+        "flops / (6 x params), attention not counted",
+        lambda flops, params: flops / (FLOPS_PER_WEIGHT_TRAINING * params),
+    ),
+    Derivation(
+        "params",
+        ("flops", "tokens"),
+        "flops / (6 x tokens), attention not counted",
+        lambda flops, tokens: flops / (FLOPS_PER_WEIGHT_TRAINING * tokens),
+    ),
+    Derivation(
+        "device_hours",
+        ("tokens", "tokens_per_second"),
+        "tokens / tokens_per_second / 3600, as if on one device",
+        lambda tokens, rate: tokens / rate / 3600,
+    ),
 )
+"""In order of preference where a column can be had in several ways."""
 
 
 def derivations_for(wanted: Collection[str], present: Collection[str]) -> list[Derivation]:

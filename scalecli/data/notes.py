@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,34 @@ FLOPS_MISMATCH = 2.0
 """Recorded FLOPs may differ from 6 N D by this factor (head, attention, embeddings) before it is said."""
 TOO_FEW = 1000.0
 """Fewer parameters or tokens than this in the median run look like a column in millions or billions."""
+MILLIONS = 30.0
+"""A median of more parameters than this, but fewer than TOO_FEW, are millions rather than billions."""
+FROZEN_SOURCE = "chatelain2021"
+TOO_MUCH_LOSS = 20.0
+"""Nats per token: more than the logarithm of any vocabulary."""
+METRIC_WORDS = frozenset(
+    [
+        "acc",
+        "accuracy",
+        "auc",
+        "bleu",
+        "chrf",
+        "em",
+        "f1",
+        "fid",
+        "map",
+        "mmlu",
+        "pass",
+        "precision",
+        "recall",
+        "reward",
+        "rouge",
+        "score",
+        "wer",
+        "win",
+    ]
+)
+"""Words in the name of a column that holds a score of a task and not a loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +65,14 @@ def mapping_notes(mapping: Mapping[str, str]) -> list[Note]:
         if name == "batch_tokens" and "seq" in folded:
             fact = f"batch_tokens is read from {source}, whose name says sequences"
             notes.append(Note("W-BATCH-UNIT", f"{fact}: map batch_sequences and sequence_length instead"))
+        if name == "loss" and METRIC_WORDS & set(re.split("[^a-z0-9]+", folded)):
+            notes.append(
+                Note(
+                    "W-METRIC",
+                    f"loss is read from {source}, whose name says a score: laws are of losses, and a score does not "
+                    "follow the loss (ghorbani2021: BLEU; an accuracy rises where a loss falls): fit the loss first",
+                )
+            )
         if name == "loss" and ("bpb" in folded or "bits" in folded):
             fact = f"loss is read from {source}, whose name says bits"
             notes.append(
@@ -58,10 +95,32 @@ def table_notes(frame: pd.DataFrame) -> list[Note]:
             fact = (
                 f"half of the runs have fewer than {TOO_FEW:g} {name} (median {np.median(columns[name]):g})"
             )
+            factor = "1e6" if name != "tokens" and np.median(columns[name]) > MILLIONS else "1e9"
             notes.append(
-                Note("W-UNIT", f"{fact}: is the column in millions or billions? (--unit {name}=1e9)")
+                Note("W-UNIT", f"{fact}: is the column in millions or billions? (--unit {name}={factor})")
             )
-    return notes + _batch_notes(columns) + _flops_notes(columns)
+    return (
+        notes + _frozen_notes(columns) + _loss_notes(columns) + _batch_notes(columns) + _flops_notes(columns)
+    )
+
+
+def _frozen_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
+    if "params_frozen" not in columns:
+        return []
+    fact = f"{np.median(columns['params_frozen']):.3g} parameters of the median run are frozen"
+    return [
+        Note(
+            "W-FROZEN-PARAMS",
+            f"{fact}: params counts trained weights only, as laws want it ({FROZEN_SOURCE})",
+        )
+    ]
+
+
+def _loss_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
+    if "loss" not in columns or np.median(columns["loss"]) <= TOO_MUCH_LOSS:
+        return []
+    fact = f"half of the losses are above {TOO_MUCH_LOSS:g} nats per token, which no vocabulary allows"
+    return [Note("W-LOSS-UNIT", f"{fact}: a percentage, or a sum? (--unit loss=0.01 for per cent)")]
 
 
 def _batch_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:

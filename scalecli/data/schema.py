@@ -70,6 +70,7 @@ _ALL = (
     _positive("params_encoder", "parameters", "weights of the encoder"),
     _positive("params_decoder", "parameters", "weights of the decoder"),
     _positive("params_active", "parameters", "weights one token passes through"),
+    _non_negative("params_frozen", "parameters", "weights that training leaves alone; no part of `params`"),
     _positive("tokens", "tokens", "tokens trained on, repetitions counted"),
     _positive("unique_tokens", "tokens", "distinct tokens in the training set"),
     _positive("flops", "FLOP", "training compute; 6 N D unless said otherwise"),
@@ -115,6 +116,7 @@ _ALL = (
     _positive("noise_scale_tokens", "tokens", "gradient noise scale"),
     _positive("peak_memory_bytes", "bytes", "peak memory of one device"),
     _positive("tokens_per_second", "tokens/s", "throughput of the whole run"),
+    _positive("device_hours", "h", "hours of training, times the devices that took part"),
     _non_negative("seed", "1", "random seed"),
     _text("status", "ok, diverged, out_of_memory, stopped or failed"),
     _text("status_reason", "why the status is not ok"),
@@ -128,7 +130,7 @@ _ALL = (
 _ALIASES = {
     "run_id": "run id name",
     "group": "cluster family",
-    "params": "N n_params parameters num_params n params_total model_size",
+    "params": "params_trainable N n_params parameters num_params n params_total model_size",
     "params_non_embedding": "N_non_embedding params_nonemb non_embedding_params",
     "params_active": "active_params N_active",
     "tokens": "D n_tokens num_tokens train_tokens tokens_seen d",
@@ -160,6 +162,7 @@ _ALIASES = {
     "noise_scale_tokens": "noise_scale gns",
     "peak_memory_bytes": "peak_mem_bytes max_memory_allocated",
     "tokens_per_second": "tps tokens_per_s",
+    "device_hours": "gpu_hours gpuh hours",
     "status": "state",
     "device": "gpu",
     "dtype": "precision",
@@ -172,6 +175,8 @@ MIX_PREFIX, METRIC_PREFIX = "mix_", "metric_"
 FINISHED = ("ok", "diverged")
 """Statuses that need no further attempt: the run's own settings decided them, not the machine."""
 STATUSES = (*FINISHED, "out_of_memory", "stopped", "failed")
+OK_ELSEWHERE = frozenset({"finished", "completed", "complete", "success", "succeeded", "done"})
+"""What other tools call a run that ended well, in any case: such rows are as good as `ok`."""
 
 
 def column_for(name: str) -> Column:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.schema import OK_ELSEWHERE
 from scalecli.data.where import Values, Where
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ class Dropped:
 
 
 def select_status(frame: pd.DataFrame, wanted: Collection[str] | None) -> tuple[Mask, list[Dropped]]:
-    """Rows whose status is wanted, shape (rows,); None wants all, and a missing status is ok."""
+    """Rows whose status is wanted, shape (rows,); None wants all; a missing status is ok, and so is `finished`."""
     if wanted is None or "status" not in frame.columns:
         return np.ones(len(frame), dtype=bool), []
     statuses = [
-        "ok" if gone else str(status)
+        "ok" if gone or str(status).strip().casefold() in OK_ELSEWHERE else str(status)
         for status, gone in zip(frame["status"], frame["status"].isna(), strict=True)
     ]
     counts = Counter(status for status in statuses if status not in wanted)

@@ -50,6 +50,13 @@ class RunTable:
         """Float arrays of shape (rows,), checked against their bounds: `BadRow` names the first bad cell."""
         return {name: required_numbers(self._column(name), column_for(name), self._origin) for name in names}
 
+    def positive(self, name: str) -> Array | None:
+        """The column, shape (rows,), if it is there and every row has a finite, positive number in it."""
+        if name not in self.frame.columns:
+            return None
+        values = numbers_of(self.frame[name])
+        return values if bool(np.all(np.isfinite(values) & (values > 0))) else None
+
     def groups(self, column: str) -> NDArray[Any]:
         """Cluster labels as text, shape (rows,). A missing label is a `BadRow`."""
         labels = self._column(column)
@@ -63,6 +70,11 @@ class RunTable:
     def rows(self, keep: NDArray[np.bool_]) -> RunTable:
         """The table with only these of its rows, (rows,)."""
         return replace(self, frame=self.frame[keep].reset_index(drop=True), lines=self.lines[keep])
+
+    def only(self, keep: NDArray[np.bool_], reason: str) -> RunTable:
+        """The table with these rows, (rows,); the others are a counted drop for this reason."""
+        drop = Dropped(reason, int((~keep).sum()))
+        return replace(self.rows(keep), dropped=(*self.dropped, drop))
 
     def records(self) -> list[dict[str, Any]]:
         """The kept rows as plain JSON values."""

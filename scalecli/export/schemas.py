@@ -72,6 +72,25 @@ class FitDocument(_Open):
     provenance: dict[str, Any]
 
 
+class _Shared(_Open):
+    value: float
+    low: float | None
+    high: float | None
+
+
+class ArmsDocument(_Open):
+    """`fit --arms COLUMN --json`: a fit for each kind of the column, with exponents in common."""
+
+    schema_name: Literal["scalecli/arms/1"] = Field(alias="schema")
+    law: str
+    column: str
+    shared: dict[str, _Shared]
+    alone: dict[str, dict[str, float]] = Field(description="what each arm's exponents are when fitted alone")
+    p_value: float | None = Field(description="of the arms' exponents being the same")
+    arms: dict[str, FitDocument]
+    warnings: list[Warning]
+
+
 class _Point(_Open):
     at: dict[str, float]
     value: float | None
@@ -86,6 +105,57 @@ class PredictionDocument(_Open):
 
     schema_name: Literal["scalecli/prediction/1"] = Field(alias="schema")
     points: list[_Point]
+    warnings: list[Warning]
+
+
+class _Constant(_Open):
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    fit: str = Field(description="the law of the fit that the constant is from")
+    setup: dict[str, Any] = Field(description="what the runs of that fit held fixed")
+
+
+class _Reach(_Open):
+    loss: float
+    critical_batch_tokens: _Shared | None
+    S_min: _Shared | None
+    E_min: _Shared | None
+    steps: _Shared | None
+    tokens: _Shared | None
+
+
+class _Reading(_Open):
+    steps: float
+    tokens: float
+    loss: _Shared | None
+
+
+class SimulationDocument(_Open):
+    """`runs simulate --json`: where the table is, and what is known of its model."""
+
+    schema_name: Literal["scalecli/simulation/1"] = Field(alias="schema")
+    oracle: str
+    source: str
+    truth: dict[str, float]
+    noise: float
+    shared_noise: float
+    seed: int
+    rows: int
+    file: str
+
+
+class TrajectoryDocument(_Open):
+    """`trajectory --json`; null where a size never gets to a loss."""
+
+    schema_name: Literal["scalecli/trajectory/1"] = Field(alias="schema")
+    at: dict[str, float]
+    interval: float
+    constants: list[_Constant]
+    min_loss: _Shared | None
+    losses: list[_Reach]
+    trajectory: list[_Reading]
     warnings: list[Warning]
 
 
@@ -687,6 +757,7 @@ class QuickstartDocument(_Open):
 
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
+    "arms": ArmsDocument,
     "comparison": ComparisonDocument,
     "critical-batch": CriticalBatchDocument,
     "critical-batch-by": CriticalBatchByDocument,
@@ -715,8 +786,10 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "quickstart": QuickstartDocument,
     "runs": RunsDocument,
     "sensitivity": SensitivityDocument,
+    "simulation": SimulationDocument,
     "sweep": SweepDocument,
     "sweep-estimate": SweepEstimateDocument,
+    "trajectory": TrajectoryDocument,
     "validation": ValidationDocument,
     "validation-ranking": RankingDocument,
 }

@@ -11,22 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scalecli.data.tables import RunTable
-from scalecli.errors import ScalecliError
+from scalecli.fitters.allocation import allocation, allocation_exponent
 from scalecli.fitters.domain import SIZES
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.identify import Notice
-from scalecli.fitters.law import names, required_columns, scalar_of
+from scalecli.fitters.law import names, required_columns, values
 
 FLOP_COUNTS = ("flops", "flops_exact")
 SAME = 0.01
 """Columns that agree to 1 % in every row are one definition."""
-
-REFERENCE_FLOPS = 1e21
-"""Where the exponent of the optimal size is read off; it is the same everywhere for laws with a closed form."""
 
 
 def other_definitions(table: RunTable, law: type[Any]) -> Iterator[tuple[str, RunTable]]:
@@ -34,34 +30,19 @@ def other_definitions(table: RunTable, law: type[Any]) -> Iterator[tuple[str, Ru
     for read in required_columns(law):
         for counts in (SIZES, FLOP_COUNTS):
             for other in counts if read in counts else ():
-                values = _finite(table, other)
+                values = table.positive(other)
                 if values is not None and not np.allclose(values, table.frame[read], rtol=SAME):
                     yield f"{read} = {other}", replace(table, frame=table.frame.assign(**{read: values}))
+        frozen = table.positive("params_frozen") if read == "params" else None
+        if frozen is not None:
+            whole = table.frame["params"] + frozen
+            yield "params = params + params_frozen", replace(table, frame=table.frame.assign(params=whole))
         if read == "flops":
-            size, tokens = _finite(table, "params"), _finite(table, "tokens")
+            size, tokens = table.positive("params"), table.positive("tokens")
             if size is not None and tokens is not None:
                 counted = 6 * size * tokens
                 if not np.allclose(counted, table.frame["flops"], rtol=SAME):
                     yield "flops = 6 params tokens", replace(table, frame=table.frame.assign(flops=counted))
-
-
-def _finite(table: RunTable, name: str) -> NDArray[np.float64] | None:
-    """The column, if every row has a positive number in it."""
-    if name not in table.frame.columns:
-        return None
-    try:
-        values = table.columns([name])[name]
-    except ScalecliError:
-        return None
-    return values if bool((np.isfinite(values) & (values > 0)).all()) else None
-
-
-def allocation_exponent(law: type[Any], raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exponent of the optimal size over compute for raw parameters (m, parameters); NaN where there is none."""
-    here = scalar_of(lambda one: one.optimal_params(REFERENCE_FLOPS), law, raw)
-    tenfold = scalar_of(lambda one: one.optimal_params(10 * REFERENCE_FLOPS), law, raw)
-    with np.errstate(all="ignore"):
-        return np.asarray(np.log10(tenfold / here))
 
 
 def report(fit: Fit, label: str, other: Estimate) -> dict[str, Any]:
@@ -77,20 +58,14 @@ def report(fit: Fit, label: str, other: Estimate) -> dict[str, Any]:
 
 def notices(fit: Fit, reports: list[dict[str, Any]]) -> Iterator[Notice]:
     """A warning for every definition that moves the exponent of the optimal size out of its interval."""
-    law = type(fit.law)
-    if not (len(fit.draws) and hasattr(law, "optimal_params")):
+    found = allocation(type(fit.law), values(fit.law), fit.draws, fit.interval)
+    if found is None:
         return
-    drawn = allocation_exponent(law, fit.draws)
-    drawn = drawn[np.isfinite(drawn)]
-    if not drawn.size:
-        return
-    tail = (1 - fit.interval) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
     for entry in reports:
         exponent = entry["allocation_exponent"]
-        if exponent is not None and not low <= exponent <= high:
+        if exponent is not None and not found["low"] <= exponent <= found["high"]:
             yield Notice(
                 "W-DEFINITION",
                 f"with {entry['definition']} the best size grows as compute^{exponent:.3f}, outside the interval "
-                f"{low:.3f} to {high:.3f} of this fit: say which count is meant",
+                f"{found['low']:.3f} to {found['high']:.3f} of this fit: say which count is meant",
             )

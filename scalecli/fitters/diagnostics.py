@@ -7,18 +7,19 @@ the prediction there. A choice that moves the headline out of its own interval i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scalecli.fitters import approaches
+from scalecli.fitters import allocation, approaches, plateau
 from scalecli.fitters.domain import GROWING, scale_of, with_compute
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, measured_column, names, scalar_of, with_values
 from scalecli.fitters.problem import Indices
+from scalecli.fitters.subsets import Labels, left_out
 
 DROPS = (1, 3, 5, 10, 20)
 """How many of the largest measured values are left out, as far as a quarter of the rows."""
@@ -103,6 +104,16 @@ class Watch:
         move = np.abs(self.headline(raw) - self.headline(self.fitted.raw[None]))
         return [checks[i] for i in np.argsort(-np.nan_to_num(move, nan=np.inf), kind="stable")[:SHOWN]]
 
+    def without_parts(self, subsets: Mapping[str, Labels]) -> list[Check]:
+        """Without each part of the runs that the subsets name, however little it moves."""
+        choices = left_out(subsets)
+        if not choices:
+            return []
+        kept = np.array([rows for _, _, rows in choices], dtype=float)
+        return self.checks(
+            "part", [f"{name} = {part}" for name, part, _ in choices], self.fitted.reweighted(kept)
+        )
+
     def _hardest(self, label: Indices, count: int) -> Indices:
         """The labels whose rows pull hardest on the fit, `REFITS` at most."""
         if count <= REFITS or self.fitted.solution is None:
@@ -112,15 +123,40 @@ class Watch:
         return np.argsort(-np.einsum("gk,gk->g", scores @ np.linalg.pinv(spread), scores))[:REFITS]
 
     def notices(self, checks: list[Check]) -> Iterator[Notice]:
-        """A warning for the first check that moves the headline out of its interval."""
+        """A warning for the first check that moves the headline out of its interval, or leaves none."""
+        if not np.isfinite(self.headline(self.fitted.raw[None])).all():
+            return
         for check in checks:
+            if not np.isfinite(check.headline):
+                yield Notice("W-FRAGILE", f"{_phrase(check)}, the fit has no answer for {self.name}")
+                return
             if check.headline < self.low or check.headline > self.high:
+                said = _apart(check.headline, self.low, self.high)
                 yield Notice(
                     "W-FRAGILE",
-                    f"{_phrase(check)}, {self.name} is {check.headline:.3g}, "
-                    f"outside its interval {self.low:.3g} to {self.high:.3g}",
+                    f"{_phrase(check)}, {self.name} is {said[0]}, outside its interval {said[1]} to {said[2]}",
                 )
                 return
+
+    def spread(self, checks: list[Check]) -> dict[str, Any] | None:
+        """The headline, and the best size with it, over all choices of runs; None where there was none."""
+        known = [check for check in checks if np.isfinite(check.headline)]
+        if not known:
+            return None
+        headlines = [check.headline for check in known]
+        flops = ahead_of(self.fitted)
+        sizes = (
+            scalar_of(
+                lambda law: law.optimal_params(flops), self.fitted.law, np.array([c.raw for c in known])
+            )
+            if flops is not None and hasattr(self.fitted.law, "optimal_params")
+            else np.empty(0)
+        )
+        return {
+            "choices": len(known),
+            "headline": [min(headlines), max(headlines)],
+            "optimal_params": [float(sizes.min()), float(sizes.max())] if np.isfinite(sizes).any() else None,
+        }
 
     def document(self, checks: list[Check]) -> list[dict[str, Any]]:
         order = names(self.fitted.law)
@@ -134,6 +170,19 @@ class Watch:
         ]
 
 
+def _apart(*numbers: float) -> list[str]:
+    """Numbers in as many digits, three at least, as tell them from each other.
+
+    >>> _apart(2.883, 2.874, 2.881)
+    ['2.883', '2.874', '2.881']
+    """
+    for digits in range(3, 10):
+        texts = [f"{number:.{digits}g}" for number in numbers]
+        if len(set(texts)) == len(set(numbers)):
+            break
+    return texts
+
+
 def _phrase(check: Check) -> str:
     """What was changed, as a sentence begins."""
     match check.key:
@@ -145,17 +194,26 @@ def _phrase(check: Check) -> str:
             )
         case "delta":
             return "by least squares" if check.changed is None else f"with Huber delta {check.changed:g}"
+        case "part":
+            return f"without the runs of {check.changed}"
         case _:
             return f"without {check.key} {check.changed}"
 
 
-def diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, Any], list[Notice]]:
-    """The `diagnostics` of a fit document, and its warnings. `draws` has shape (draws, parameters)."""
+def diagnose(
+    fitted: Estimate, draws: Array, level: float, subsets: Mapping[str, Labels]
+) -> tuple[dict[str, Any], list[Notice]]:
+    """The `diagnostics` of a fit document, and its warnings. `draws` has shape (draws, parameters).
+
+    `subsets` are parts of the runs that are left out in turn: what each row belongs to, (rows,), by name.
+    """
     with np.errstate(all="ignore"):  # a refit without an answer is reported as null
-        return _diagnose(fitted, draws, level)
+        return _diagnose(fitted, draws, level, subsets)
 
 
-def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, Any], list[Notice]]:
+def _diagnose(
+    fitted: Estimate, draws: Array, level: float, subsets: Mapping[str, Labels]
+) -> tuple[dict[str, Any], list[Notice]]:
     watch = watch_of(fitted, draws, level)
     clusters = fitted.clusters
     rows = np.arange(fitted.data.rows)
@@ -166,8 +224,11 @@ def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, A
         if clusters.count < fitted.data.rows
         else [],
         "row_left_out": watch.without_each("row", rows, [str(row + 1) for row in rows]),
+        "part_left_out": watch.without_parts(subsets),
     }
     groups = under_tuned(fitted)
+    flat = plateau.plateaus(with_values(fitted.law, fitted.raw), fitted.data.x, _residuals(fitted))
+    grown = allocation.allocation(fitted.law, fitted.raw, draws, level)
     answers, budget = _approaches(fitted, draws, level)
     found = {
         "headline": {
@@ -177,6 +238,7 @@ def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, A
             "high": _number(watch.high),
         },
         **{name: watch.document(table) for name, table in checks.items()},
+        "spread": watch.spread(checks["part_left_out"]),
         "flatness": flatness(fitted),
         "approaches": [
             {
@@ -192,15 +254,28 @@ def _diagnose(fitted: Estimate, draws: Array, level: float) -> tuple[dict[str, A
             for answer in answers
         ],
         "under_tuned": groups,
+        "plateaus": [one.document() for one in flat],
+        "allocation": grown,
     }
     notices = [notice for table in checks.values() for notice in watch.notices(table)]
-    notices += approaches.notices(answers, budget)
+    notices += [
+        *approaches.notices(answers, budget),
+        *allocation.notices(grown),
+        *plateau.notices(flat),
+    ]
     if groups:
         worst = ", ".join(f"{group['group']} (by {group['excess']:.1%})" for group in groups)
         notices.append(
             Notice("W-UNDER-TUNED", f"far above the law lie the runs of {worst}: check their tuning")
         )
     return found, notices
+
+
+def _residuals(fitted: Estimate) -> Array:
+    """Log of measured over predicted, (rows,); of no use for laws that predict no measured column."""
+    return (
+        fitted.residuals() if fitted.law.output == measured_column(fitted.law) else np.zeros(fitted.data.rows)
+    )
 
 
 def watch_of(fitted: Estimate, draws: Array, level: float) -> Watch:
@@ -213,11 +288,16 @@ def watch_of(fitted: Estimate, draws: Array, level: float) -> Watch:
     return Watch(fitted, name, of, float(low), float(high))
 
 
+def ahead_of(fitted: Estimate) -> float | None:
+    """The compute that the headline is for; None where the runs do not say theirs."""
+    columns = with_compute(fitted.data.x)
+    return AHEAD * float(columns["flops"].max()) if "flops" in columns else None
+
+
 def _headline(fitted: Estimate) -> tuple[str, Callable[[Any], Array]]:
     law, x = fitted.law, fitted.data.x
-    columns = with_compute(x)
-    if "flops" in columns and hasattr(law, "optimal_params") and hasattr(law, "optimal_tokens"):
-        flops = AHEAD * float(columns["flops"].max())
+    flops = ahead_of(fitted)
+    if flops is not None and hasattr(law, "optimal_params") and hasattr(law, "optimal_tokens"):
         return (
             f"the best tokens per parameter at {flops:.2g} FLOPs",
             lambda law: np.asarray(law.optimal_tokens(flops) / law.optimal_params(flops)),
@@ -239,8 +319,8 @@ def _headline(fitted: Estimate) -> tuple[str, Callable[[Any], Array]]:
 
 def _approaches(fitted: Estimate, draws: Array, level: float) -> tuple[list[approaches.Answer], float]:
     """What approaches 1, 2 and 3 say is the best size ahead of the runs, and at which compute."""
-    columns = with_compute(fitted.data.x)
-    flops = AHEAD * float(columns["flops"].max()) if "flops" in columns else np.nan
+    flops = ahead_of(fitted)
+    flops = np.nan if flops is None else flops
     return approaches.side_by_side(fitted, draws, flops, level), flops
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from scalecli.errors import DataError
 from scalecli.fitters.calibrate import Band, Validation
+from scalecli.fitters.checklist import checklist
 from scalecli.fitters.formula import formula_law
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, names, with_values
@@ -54,6 +55,7 @@ def write_document(fit: Fit, *, draws: bool) -> dict[str, Any]:
         },
         "warnings": [{"code": notice.code, "message": notice.message} for notice in fit.warnings],
         "diagnostics": dict(fit.diagnostics),
+        "checklist": checklist(fit, formula_of(law)),
         "provenance": dict(fit.provenance),
     }
     if draws:

@@ -43,6 +43,7 @@ from scalecli.fitters.law import (
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.resample import Clusters
+from scalecli.fitters.subsets import Labels
 from scalecli.fitters.verdict import Status, draw_notices, interval_notices, search_notices, status_of
 from scalecli.fitters.weights import row_weights
 
@@ -207,13 +208,15 @@ def fit_law(
     provenance: Mapping[str, Any] | None = None,
     rows_read: int | None = None,
     dropped: Sequence[tuple[str, int]] = (),
+    subsets: Mapping[str, Labels] | None = None,
 ) -> Fit:
     """Fit a law to runs.
 
     `x` holds the columns of `required_columns(law)` and `y` the measured values of `measured_column(law)`,
     each of shape (rows,). Rows of equal `groups` (rows,) share an error and are resampled together; without
     groups every row stands alone. `loss_std` (rows,) are standard deviations of `y`, in its units: noisier
-    rows weigh less (`weights`). `provenance`, `rows_read` and `dropped` (reason, count) are for the record.
+    rows weigh less (`weights`). `provenance`, `rows_read` and `dropped` (reason, count) are for the record;
+    `subsets` are parts of the runs, (rows,) each, that the diagnostics leave out in turn.
 
     Raises `DataError` (values no fit can take), `TooFewRuns`, `NotIdentified`, `FitError` (no finite
     objective).
@@ -235,11 +238,13 @@ def fit_law(
     drawn = fitted.draws(options.draws, draw_random)
     draws = drawn[np.isfinite(drawn).all(1)]
     multiplier, validation = calibrate(fitted, options.interval, cut_random)
-    diagnostics, fragile = diagnose(fitted, draws, options.interval) if options.diagnose else ({}, [])
+    diagnostics, fragile = (
+        diagnose(fitted, draws, options.interval, subsets or {}) if options.diagnose else ({}, [])
+    )
     notices += [
         *search_notices(fitted),
         *draw_notices(fitted, draws, len(drawn), options.interval),
-        *interval_notices(options.interval, multiplier, validation),
+        *interval_notices(law, options.interval, multiplier, validation),
         *fragile,
     ]
     counted = [{"reason": reason, "count": count} for reason, count in dropped]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalecli.data.tables import Dropped, RunTable
+from scalecli.data.tables import RunTable
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.landscape.settings import label_settings
 from scalecli.fitters.law import measured_column, required_columns
@@ -23,15 +22,9 @@ def best_of_settings(runs: RunTable) -> RunTable:
     label = _settings(runs)
     loss = runs.columns(["loss"])["loss"]
     order = np.lexsort((loss, label))
-    first = np.unique(label[order], return_index=True)[1]
-    best = np.sort(order[first])
-    dropped = Dropped("not the best run of its params and tokens", len(runs) - len(best))
-    return replace(
-        runs,
-        frame=runs.frame.iloc[best].reset_index(drop=True),
-        lines=runs.lines[best],
-        dropped=(*runs.dropped, dropped),
-    )
+    best = np.zeros(len(runs), dtype=bool)
+    best[order[np.unique(label[order], return_index=True)[1]]] = True
+    return runs.only(best, "not the best run of its params and tokens")
 
 
 def untuned_runs(runs: RunTable, law: type[Any]) -> Iterator[Notice]:

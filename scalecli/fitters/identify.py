@@ -129,6 +129,8 @@ def _few_levels(law: type[Any], x: Columns) -> Iterator[Notice]:
     """Levels of each axis: as many as its term has parameters, counting a floor it must be told from."""
     floor = isinstance(law, PowerSum) and any(not term.powers() for term in law.terms)
     for name in law.inputs:
+        if np.isin(x[name], (0.0, 1.0)).all():  # says which arm a run belongs to
+            continue
         found = levels(x[name])
         needed = FEW_LEVELS if floor else 2
         if isinstance(law, PowerSum) and name in _powered(law) and found < needed:

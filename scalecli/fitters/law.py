@@ -72,12 +72,14 @@ class Term:
     """One addend of a `PowerSum`: scale x (columns in `falls`)^-exponent x (columns in `rises`)^+exponent.
 
     `falls` and `rises` map a column to the parameter that is its exponent. Terms may share an exponent, never
-    a scale; every scale is a `log` parameter.
+    a scale; every scale is a `log` parameter. A term with `only` counts in the rows where that column is 1, and
+    not where it is 0.
     """
 
     scale: str
     falls: Mapping[str, str] = field(default_factory=dict)
     rises: Mapping[str, str] = field(default_factory=dict)
+    only: str | None = None
 
     def powers(self) -> list[tuple[str, str, float]]:
         """(column, exponent, sign) of every power in the term."""

@@ -192,13 +192,16 @@ class PowerSumProblem:
 
 def _design(term: Term, x: Columns, pins: Mapping[str, float], free: list[str]) -> Design:
     offset = np.full(len(next(iter(x.values()))), np.log(pins.get(term.scale, 1.0)))
+    own = np.ones(len(offset), dtype=bool) if term.only is None else x[term.only] > 0
+    offset = np.where(own, offset, -np.inf)
     features: dict[str, Array] = {}
     centres = []
     for column, exponent, sign in term.powers():
         signed = sign * np.log(x[column])
         if term.scale not in pins:
-            centres.append((exponent, float(signed.mean())))
-            signed = signed - signed.mean()
+            centre = float(signed[own].mean())
+            centres.append((exponent, centre))
+            signed = signed - centre
         if exponent in pins:
             offset = offset + pins[exponent] * signed
         else:

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from scalecli.errors import DataError, NoOptimum
+from scalecli.fitters.domain import SIZES, with_compute
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.law import Array
+from scalecli.fitters.speed import AXIS as HOURS
+from scalecli.fitters.speed import Speed
 
 FAR = 1.0
 """Decades beyond the runs past which a prediction is a statement about the law, not about the data."""
@@ -32,7 +35,8 @@ def predict_points(fit: Fit, points: Sequence[Point], *, level: float | None = N
     level = fit.interval if level is None else level
     found = fit.predict(x, level)
     rows = zip(points, found.value, found.low, found.high, found.extrapolation, strict=True)
-    return _document(fit, fit.law.output, [_point(*row, level) for row in rows])
+    told = [_point(*row, level) | hours for row, hours in zip(rows, _hours(fit, x), strict=True)]
+    return _document(fit, fit.law.output, told)
 
 
 def solve_points(
@@ -63,6 +67,15 @@ def _columns(fit: Fit, points: Sequence[Point]) -> dict[str, Array]:
         if wrong:
             raise DataError(f"{wrong[0]} is {point[wrong[0]]:g}; the inputs of a law are positive")
     return {name: np.array([point[name] for point in points], dtype=float) for name in fit.law.inputs}
+
+
+def _hours(fit: Fit, x: Mapping[str, Array]) -> list[dict[str, float]]:
+    """Device-hours of each point at the speed of the fit's runs; empty where it does not say, or a point's size."""
+    speed, columns = Speed.of_provenance(fit.provenance), with_compute(x)
+    size = next((columns[name] for name in SIZES if name in columns), None)
+    if speed is None or size is None or "flops" not in columns:
+        return [{} for _ in next(iter(x.values()))]
+    return [{HOURS: float(hours)} for hours in speed.hours(columns["flops"], size)]
 
 
 def _point(at: Point, value: float, low: float, high: float, distance: float, level: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,17 +18,22 @@ from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
 from scalecli.fitters.frontier import untuned_runs
 from scalecli.fitters.identify import Notice, check_runs
-from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
+from scalecli.fitters.law import Array, ClusteredLaw, EstimatedLaw, measured_column, required_columns
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.proxies import small_proxies
+from scalecli.fitters.repeats import checkpoint_rows, copied_rows
 from scalecli.fitters.resample import Clusters
+from scalecli.fitters.rising import rising_values
+from scalecli.fitters.speed import Speed
+from scalecli.fitters.subsets import subsets_of
+from scalecli.fitters.unread import tied_columns, unread_columns
 from scalecli.fitters.weights import row_weights
 
 RECIPE = (
     "optimizer", "beta1", "beta2", "epsilon", "weight_decay", "grad_clip", "schedule", "decay_fraction",
     "parametrization", "sequence_length", "tokenizer", "dataset", "loss_kind", "dtype", "vocab_size",
-    "base_width", "definition",
+    "base_width", "definition", "learning_rate", "batch_tokens",
 )  # fmt: skip
 """Columns of the recipe: an optimum holds for the values that the runs shared."""
 
@@ -61,12 +66,14 @@ def fit_runs(
     require_one_family(table)
     table = table.with_derived(columns_of(law))
     needed = table.columns(columns_of(law))
-    clusters, chosen = _clusters(table, law, group)
+    clusters, chosen = group_labels(table, law, group)
+    speed = Speed.of_runs(table)
     provenance = {
         "data_sha256": table.sha256,
         "source": table.source,
         "grouped_by": chosen,
         "setup": setup_of(table),
+        "speed": None if speed is None else speed.document(),
         "notes": [{"code": note.code, "message": note.message} for note in table.notes],
     }
     found = fit_law(
@@ -74,19 +81,41 @@ def fit_runs(
         needed,
         needed[measured_column(law)],
         groups=clusters,
-        loss_std=_loss_std(table, law),
+        loss_std=loss_std_of(table, law),
         options=options,
         provenance=provenance,
         rows_read=table.rows_read,
         dropped=[(drop.reason, drop.count) for drop in table.dropped],
+        subsets=subsets_of(table, law),
     )
-    told = (
-        *(Notice(note.code, note.message) for note in table.notes),
-        *small_proxies(table),
-        *untuned_runs(table, law),
-    )
-    found = replace(found, warnings=found.warnings + told)
+    labels = law.clusters(needed) if isinstance(law, ClusteredLaw) else clusters
+    told = table_notices(table, found, needed, Clusters.of(labels, len(table)))
+    found = replace(found, warnings=(*found.warnings, *told))
     return _with_definitions(found, table, law, options or FitOptions())
+
+
+def table_notices(
+    table: RunTable, found: Fit, columns: Mapping[str, Array], clusters: Clusters
+) -> Iterator[Notice]:
+    """What the run table says against a fit to it: units, rows, columns that were not read."""
+    law = type(found.law)
+    units = {note.code for note in table.notes}
+    yield from (Notice(note.code, note.message) for note in table.notes)
+    if "W-UNIT" not in units:  # sizes in millions are small for no other reason
+        yield from small_proxies(table)
+    yield from copied_rows(table, law)
+    yield from checkpoint_rows(table, law)
+    untuned = list(untuned_runs(table, law))
+    yield from untuned
+    yield from tied_columns(table, law)
+    if law.output == measured_column(law):
+        measured = columns[law.output]
+        if "W-METRIC" not in units:
+            yield from rising_values(law, columns, measured)
+        with np.errstate(all="ignore"):
+            residual = np.log(measured / found.law.predict(columns))
+        if np.isfinite(residual).all() and not untuned:
+            yield from unread_columns(table, law, residual, clusters.label)
 
 
 def _with_definitions(found: Fit, table: RunTable, law: type[Any], options: FitOptions) -> Fit:
@@ -128,12 +157,12 @@ def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estim
     x = {name: needed[name] for name in required_columns(law)}
     y = needed[measured_column(law)]
     check_runs(law, x, y, options.pins)
-    data = Data(x, y, row_weights(x, y, _loss_std(table, law)).rows)
+    data = Data(x, y, row_weights(x, y, loss_std_of(table, law)).rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
     return estimate(law, data, Clusters.of(None, len(y)), method)
 
 
-def _clusters(table: RunTable, law: type[Any], group: str | None) -> tuple[NDArray[Any] | None, str]:
+def group_labels(table: RunTable, law: type[Any], group: str | None) -> tuple[NDArray[Any] | None, str]:
     if group == NO_GROUPS:
         return None, NO_GROUPS
     if group is not None:
@@ -146,7 +175,7 @@ def _clusters(table: RunTable, law: type[Any], group: str | None) -> tuple[NDArr
     return table.columns([size])[size], size
 
 
-def _loss_std(table: RunTable, law: type[Any]) -> NDArray[np.float64] | None:
+def loss_std_of(table: RunTable, law: type[Any]) -> NDArray[np.float64] | None:
     """The measured noise of every row, or None unless all rows have one."""
     if measured_column(law) != "loss" or "loss_std" not in table.frame.columns:
         return None
@@ -165,7 +194,7 @@ def setup_of(table: RunTable) -> dict[str, Any]:
                 fixed[name] = float(said[0]) if COLUMNS[name].kind == "number" else str(said[0])
     fixed |= _agreed(table, "warmup_fraction", "warmup_steps", "steps", whole_steps=True)
     fixed |= _agreed(table, "final_learning_rate_fraction", "final_learning_rate", "learning_rate")
-    if "warmup_fraction" not in fixed and "batch_tokens" in table.frame.columns:
+    if "warmup_fraction" not in fixed and {"params", "batch_tokens"} <= set(table.frame.columns):
         sized = replace(
             table, frame=table.frame.assign(_steps=table.frame["params"] / table.frame["batch_tokens"])
         )

@@ -104,8 +104,32 @@ def _non_negative(law: type[Any], linear: list[int]) -> list[int]:
 
 
 def _least_squares(gram: Array, right: Array, non_negative: list[int]) -> Array:
-    """Minimise c' gram c / 2 - right' c, (points, m), with some c not negative: the best of all
-    sets of zeros."""
+    """Minimise c' gram c / 2 - right' c, (points, m), with some c not negative.
+
+    Parameters that never meet in a row, such as those of different arms, are solved apart.
+    """
+    found = np.empty_like(right)
+    for part in _parts(gram):
+        own = [place for place, which in enumerate(part) if which in non_negative]
+        found[:, part] = _best_of_zeros(gram[:, part[:, None], part], right[:, part], own)
+    return found
+
+
+def _parts(gram: Array) -> Iterator[Indices]:
+    """Sets of parameters that are connected by a product that is not 0."""
+    meet: Mask = (np.abs(gram) > RIDGE).any(axis=0) | np.eye(gram.shape[1], dtype=bool)
+    left = set(range(len(meet)))
+    while left:
+        part, before = {min(left)}, 0
+        while len(part) > before:
+            before = len(part)
+            part = set(np.flatnonzero(meet[sorted(part)].any(axis=0)).tolist())
+        left -= part
+        yield np.array(sorted(part), dtype=np.intp)
+
+
+def _best_of_zeros(gram: Array, right: Array, non_negative: list[int]) -> Array:
+    """The same for one set of parameters: the best of all sets of zeros."""
     best = np.zeros_like(right)
     gain = np.full(len(right), -np.inf)
     broken: Mask = np.logical_not(np.isfinite(gram).all((1, 2)) & np.isfinite(right).all(1))

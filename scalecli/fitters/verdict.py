@@ -11,7 +11,7 @@ import numpy as np
 from scalecli.fitters.calibrate import Validation
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.identify import Notice
-from scalecli.fitters.law import Array, PowerSum, names, parameters
+from scalecli.fitters.law import Array, PowerSum, measured_column, names, parameters
 from scalecli.fitters.resample import FEW_CLUSTERS
 
 AGREEING_STARTS = 0.25
@@ -123,10 +123,15 @@ def _powered_scales(law: type[Any]) -> set[str]:
 
 
 def interval_notices(
-    level: float, multiplier: float | None, validation: Validation | None
+    law: type[Any], level: float, multiplier: float | None, validation: Validation | None
 ) -> Iterator[Notice]:
     """Intervals that could not be checked against larger runs, or failed the check."""
-    if multiplier is None:
+    if law.output != measured_column(law):
+        yield Notice(
+            "W-NOT-CALIBRATED",
+            f"no run measures {law.output}: its intervals cannot be held against larger runs",
+        )
+    elif multiplier is None:
         yield Notice(
             "W-NOT-CALIBRATED",
             "too few runs to hold the largest out: the intervals' coverage beyond the runs is not known",
@@ -135,7 +140,7 @@ def interval_notices(
         yield Notice(
             "W-COVERAGE",
             f"fitted to the smaller runs, {level:.0%} intervals contained {validation.coverage:.0%} of the "
-            f"{validation.heldout_rows} larger ones: the law bends where it was not fitted",
+            f"{validation.heldout_rows} larger ones: the law bends there, or the smaller runs say too little of it",
         )
 
 

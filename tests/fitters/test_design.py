@@ -20,6 +20,7 @@ from scalecli.fitters.law import Array
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 from scalecli.fitters.laws.power import Power
+from scalecli.fitters.speed import Speed
 
 TRUTH = Chinchilla(E=1.7, A=400.0, B=1200.0, alpha=0.34, beta=0.31)
 NOISE = 0.003
@@ -70,7 +71,7 @@ def test_chosen_runs_beat_the_usual_plans(fit: Fit) -> None:
 
 
 def test_every_plan_keeps_to_the_budget(fit: Fit) -> None:
-    document = design_runs(fit, answer="loss", at=TARGET, budget=BUDGET, rate=1e15)
+    document = design_runs(fit, answer="loss", at=TARGET, budget=BUDGET, speed=Speed.constant(1e15))
     for plan in document["plans"]:
         assert plan["flops"] <= BUDGET * (1 + 1e-9)
         assert plan["flops"] == pytest.approx(sum(6 * run["params"] * run["tokens"] for run in plan["runs"]))

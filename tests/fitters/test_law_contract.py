@@ -57,6 +57,7 @@ from scalecli.fitters.laws.power_floor import PowerFloor
 from scalecli.fitters.laws.repeated_data import RepeatedData
 from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.laws.three_term import ThreeTerm
+from scalecli.fitters.laws.trajectory import Trajectory
 from scalecli.fitters.laws.width_depth import WidthDepth
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
@@ -158,6 +159,7 @@ EXAMPLES = [
     ),
     Example(Surge(lr_max=4e-3, B_noise=3e5)),
     Example(ThreeTerm(E=1.5, A=300.0, B=30.0, C=20.0, alpha=0.33, beta=0.4, gamma=0.3)),
+    Example(Trajectory(A=11.5, alpha=0.077, B=330.0, beta=0.76, B_star=2e8, alpha_B=0.21)),
     Example(
         WidthDepth(E=1.2, A=30.0, B=1.5, C=300.0, G=900.0, alpha=0.6, beta=0.7, gamma=0.33, zeta=0.31),
         lambda x: x | {"params": x["params"]},

@@ -48,7 +48,8 @@ def compare_fits(
     found = crossovers(one, two, span, level)
     places = np.geomspace(*span, PLACES)
     ratios = multipliers(one, two, places, level)
-    exponents = shared_exponents(first, second, level)
+    joint = _shared_by_construction(first, second)
+    exponents = None if joint else shared_exponents(first, second, level)
     notices = list(_notices(one, two, found, target))
     return {
         "schema": "scalecli/comparison/1",
@@ -79,8 +80,15 @@ def compare_fits(
             },
             "p_value": exponents.p_value,
         },
+        "shared_by_construction": joint,
         "warnings": [{"code": notice.code, "message": notice.message} for notice in notices],
     }
+
+
+def _shared_by_construction(first: Fit, second: Fit) -> list[str]:
+    """Parameters that both fits have from one joint search over their arms."""
+    said = [(fit.provenance.get("data_sha256"), fit.provenance.get("shared")) for fit in (first, second)]
+    return list(said[0][1]) if said[0] == said[1] and said[0][1] else []
 
 
 def crossover_notice(first: Fit, second: Fit, flops: float) -> Notice | None:

@@ -14,8 +14,10 @@ from scalecli.fitters.design.candidates import Candidates, candidates_for
 from scalecli.fitters.design.edges import edge_runs
 from scalecli.fitters.design.plans import usual_plans
 from scalecli.fitters.design.select import Information, choose_settings, information
+from scalecli.fitters.domain import SIZES
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.identify import Notice
+from scalecli.fitters.speed import Speed
 
 MOST_SETTINGS = 15
 """As many as the isoFLOP plan has; a setting is one run, or a landscape's grid of batches and rates."""
@@ -40,21 +42,23 @@ def design_runs(
     budget: float,
     most: int = MOST_SETTINGS,
     runs: RunTable | None = None,
-    rate: float | None = None,
+    speed: Speed | None = None,
     level: float | None = None,
 ) -> dict[str, Any]:
     """The runs that make the answer at the target surest for `budget` FLOPs, beside isoFLOP and ladder plans.
 
     `runs` is the table that the fit came from: settings whose optimum lies at the edge of their grid get
-    runs beyond it first. `rate` in FLOP/s turns costs into hours. Raises `DataError` and `FitError`.
+    runs beyond it first. `speed` turns costs into device-hours; without one the fit's own is taken, if it knows
+    one. Raises `DataError` and `FitError`.
     """
     level = fit.interval if level is None else level
+    speed = speed or Speed.of_provenance(fit.provenance)
     asked = answer_of(fit, answer, at)
     edges = _within([] if runs is None else edge_runs(runs), EDGE_SHARE * budget)
     left = budget - sum(run["flops"] for run in edges)
     candidates = candidates_for(fit, LARGEST_SHARE * left)
-    plans = [_best_plan(fit, asked, candidates, left, most, level, rate)]
-    plans += [_plan(name, fit, asked, usual, level, rate) for name, usual in usual_plans(fit, left).items()]
+    plans = [_best_plan(fit, asked, candidates, left, most, level, speed)]
+    plans += [_plan(name, fit, asked, usual, level, speed) for name, usual in usual_plans(fit, left).items()]
     best = min(plans, key=lambda plan: float(plan["width"]))
     low, high = asked.interval(level)
     width = float(np.log(high / low))
@@ -71,12 +75,12 @@ def design_runs(
             "width": width,
         },
         "budget_flops": budget,
-        "flops_per_second": rate,
+        "flops_per_second": None if speed is None else speed.largest,
         "interval": level,
-        "edges": [_with_hours(run, rate) for run in edges],
+        "edges": [_with_hours(run, speed) for run in edges],
         "plans": plans,
         "best": best["name"],
-        "runs": [_with_hours(run, rate) for run in edges] + best["runs"],
+        "runs": [_with_hours(run, speed) for run in edges] + best["runs"],
         "warnings": [{"code": n.code, "message": n.message} for n in _notices(fit, asked, runs, best, width)],
     }
 
@@ -102,18 +106,18 @@ def _best_plan(
     budget: float,
     most: int,
     level: float,
-    rate: float | None,
+    speed: Speed | None,
 ) -> dict[str, Any]:
     known = information(fit, asked, candidates)
     chosen = choose_settings(known, candidates.flops, budget, most)
-    return _document("information", asked, candidates.take(np.array(chosen)), known, chosen, level, rate)
+    return _document("information", asked, candidates.take(np.array(chosen)), known, chosen, level, speed)
 
 
 def _plan(
-    name: str, fit: Fit, asked: Answer, usual: Candidates, level: float, rate: float | None
+    name: str, fit: Fit, asked: Answer, usual: Candidates, level: float, speed: Speed | None
 ) -> dict[str, Any]:
     known = information(fit, asked, usual)
-    return _document(name, asked, usual, known, list(range(len(usual))), level, rate)
+    return _document(name, asked, usual, known, list(range(len(usual))), level, speed)
 
 
 def _document(
@@ -123,7 +127,7 @@ def _document(
     known: Information,
     chosen: list[int],
     level: float,
-    rate: float | None,
+    speed: Speed | None,
 ) -> dict[str, Any]:
     shrink = float(np.sqrt(known.after(chosen) / known.answer))
     low, high = asked.interval(level, shrink)
@@ -133,12 +137,13 @@ def _document(
         "low": low,
         "high": high,
         "width": float(np.log(high / low)),
-        "runs": [_with_hours(run, rate) for run in runs.runs()],
+        "runs": [_with_hours(run, speed) for run in runs.runs()],
     }
 
 
-def _with_hours(run: dict[str, float], rate: float | None) -> dict[str, float]:
-    return run if rate is None else run | {"hours": run["flops"] / rate / 3600}
+def _with_hours(run: dict[str, float], speed: Speed | None) -> dict[str, float]:
+    size = next((run[name] for name in SIZES if name in run), None)
+    return run if speed is None or size is None else run | {"hours": float(speed.hours(run["flops"], size))}
 
 
 def _within(runs: list[dict[str, float]], budget: float) -> list[dict[str, float]]:

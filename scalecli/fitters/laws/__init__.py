@@ -45,6 +45,7 @@ from scalecli.fitters.laws.power_floor import PowerFloor
 from scalecli.fitters.laws.repeated_data import RepeatedData
 from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.laws.three_term import ThreeTerm
+from scalecli.fitters.laws.trajectory import Trajectory
 from scalecli.fitters.laws.width_depth import WidthDepth
 
 LAWS: tuple[type[Any], ...] = (
@@ -76,6 +77,7 @@ LAWS: tuple[type[Any], ...] = (
     RepeatedData,
     Surge,
     ThreeTerm,
+    Trajectory,
     WidthDepth,
 )
 

@@ -11,6 +11,7 @@ import numpy as np
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, TooFewRuns
 from scalecli.fitters.law import Array
+from scalecli.fitters.unread import ranks
 from scalecli.fitters.validate.split import Split, scale_of_runs
 
 SAME_SCALE = 0.05
@@ -35,10 +36,10 @@ class RankCheck:
     @property
     def correlation(self) -> float | None:
         """None where all settings tie at one of the scales."""
-        ranks = [_ranks(values) for values in (self.small, self.large)]
-        if min(np.ptp(rank) for rank in ranks) == 0:
+        order = [ranks(values) for values in (self.small, self.large)]
+        if min(np.ptp(rank) for rank in order) == 0:
             return None
-        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+        return float(np.corrcoef(order[0], order[1])[0, 1])
 
     @property
     def regret(self) -> float:
@@ -94,10 +95,3 @@ def _relative_losses(table: RunTable, columns: Sequence[str]) -> dict[tuple[str,
         setting: float(np.mean([relative[i] for i, label in enumerate(labels) if label == setting]))
         for setting in dict.fromkeys(labels)
     }
-
-
-def _ranks(values: Array) -> Array:
-    """Ranks from 0, ties sharing their mean."""
-    below = (values[:, None] > values).sum(1)
-    ties = (values[:, None] == values).sum(1)
-    return np.asarray(below + (ties - 1) / 2)

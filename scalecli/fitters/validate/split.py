@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from scalecli.data.tables import Dropped, RunTable
+from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, TooFewRuns
 from scalecli.fitters.domain import GROWING, with_compute
 from scalecli.fitters.identify import SAME_LEVEL
@@ -84,13 +84,6 @@ def scale_of_runs(table: RunTable) -> tuple[str, Array]:
     return "flops" if "flops" in columns else " x ".join(columns), np.asarray(scale)
 
 
-def rows_of(table: RunTable, keep: Mask, reason: str) -> RunTable:
-    """The table with only these rows; the others are a counted drop."""
-    drop = Dropped(reason, int((~keep).sum()))
-    frame = table.frame[keep].reset_index(drop=True)
-    return replace(table, frame=frame, lines=table.lines[keep], dropped=(*table.dropped, drop))
-
-
 def _axis(table: RunTable, column: str) -> Array:
     table = table.with_derived([column])
     values = table.columns([column])[column]
@@ -112,4 +105,4 @@ def _parted(table: RunTable, train: Mask, rule: str) -> Split:
             f"{rule}: {kept} of {len(table)} runs to fit to and {len(table) - kept} to score on",
             hint="move the cut into the range of the runs (scalecli runs list shows them)",
         )
-    return Split(rows_of(table, train, "held out"), rows_of(table, ~train, f"fitted to ({rule})"), rule)
+    return Split(table.only(train, "held out"), table.only(~train, f"fitted to ({rule})"), rule)

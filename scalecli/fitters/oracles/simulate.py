@@ -1,0 +1,39 @@
+"""A run table from an oracle: its exact values with noise of a size that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scalecli.errors import DataError
+from scalecli.fitters.oracles import Oracle, oracle_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def simulate(
+    name: str, settings: Mapping[str, float], *, noise: float, shared: float, seed: int
+) -> tuple[Oracle, pd.DataFrame]:
+    """The oracle and its table: relative noise of each run, and of what runs of one group share.
+
+    Raises `DataError` for an oracle or a setting that does not exist.
+    """
+    import pandas as pd
+
+    kind = oracle_named(name)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise DataError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+    oracle: Any = kind(**settings)
+    frame = pd.DataFrame(oracle.columns()).dropna().reset_index(drop=True)
+    random = np.random.default_rng(seed)
+    error = noise * random.standard_normal(len(frame))
+    if kind.group is not None and shared:
+        label = np.unique(frame[kind.group], return_inverse=True)[1]
+        error = error + shared * random.standard_normal(label.max() + 1)[label]
+    return oracle, frame.assign(**{kind.measured: frame[kind.measured] * np.exp(error)})
