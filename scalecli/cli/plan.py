@@ -36,6 +36,12 @@ def plan(
     tokens_per_param: Annotated[float | None, typer.Option("--tokens-per-param", min=0.0)] = None,
     sequence_length: options.SequenceLength = 2048,
     fit: options.Fits = None,
+    rival: Annotated[
+        Path | None,
+        typer.Option(
+            "--rival", help="The loss fit of another recipe: warn where it is better at the target."
+        ),
+    ] = None,
     objective: Annotated[
         str,
         typer.Option(
@@ -147,7 +153,8 @@ def plan(
         course=batch_course(batch_schedule),
         rate_ceilings=rate_ceilings(probe or []),
     )
-    made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
+    rivals = None if rival is None else Fit.read(rival)
+    made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen, rival=rivals)
     show(made.document(), draw_plan, as_json=as_json, out=out)
 
 

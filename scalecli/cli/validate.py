@@ -41,6 +41,14 @@ def validate(
             help="Instead of a law: do settings of these columns rank alike below and above the cut?",
         ),
     ] = None,
+    ladder: Annotated[
+        str | None,
+        typer.Option(
+            "--ladder",
+            metavar="COST",
+            help="Instead of a law: is every shape of the ladder on the Pareto front of loss over flops (or params)?",
+        ),
+    ] = None,
     map: options.Map = None,
     unit: options.Unit = None,
     where: options.Where = None,
@@ -69,13 +77,20 @@ def validate(
       scalecli validate runs.csv --law all --hold-out-largest params:2
 
       scalecli validate runs.csv --settings optimizer --hold-out-largest params:1
+
+      scalecli validate runs.csv --ladder flops
     """
     from scalecli.fitters.validate.report import ranking_document, validation_document
 
     kept = fitting.large_enough(where, min_params, min_flops)
     read, found = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
-    small = min_params is not None or min_flops is not None or settings is not None
+    small = min_params is not None or min_flops is not None or settings is not None or ladder is not None
     read = fitting.kept_runs(read, final=final, tuned=tuned, small=small)
+    if ladder is not None:
+        from scalecli.fitters.validate.ladder import ladder_check
+
+        show(ladder_check(read, ladder), _draw_ladder, as_json=as_json, out=out)
+        return
     larger = (
         None if test is None else fitting.read_for_law(test, map, unit, kept, law=law, formula=formula)[0]
     )
@@ -160,3 +175,21 @@ def _draw_ranks(document: Any) -> Iterator[RenderableType]:
         f"rank correlation {'–' if found is None else f'{found:.2f}'}; choosing by the small runs costs "
         f"{document['regret']:.4f} log loss at the large"
     )
+
+
+def _draw_ladder(document: Any) -> Iterator[RenderableType]:
+    rows = (
+        (
+            _shape(r["shape"]),
+            f"{r['efficient_runs']} of {r['runs']}",
+            f"{r['excess']:+.4f}",
+            _shape(r["beaten_by"]),
+        )
+        for r in document["rungs"]
+    )
+    heads = ["rung", "on the front", "log loss above it", "beaten by"]
+    yield table(f"the ladder's Pareto front of loss over {document['along']}", heads, rows)
+
+
+def _shape(shape: Any) -> str | None:
+    return None if shape is None else ", ".join(f"{name} {value:.4g}" for name, value in shape.items())

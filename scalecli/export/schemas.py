@@ -132,6 +132,43 @@ class _Reading(_Open):
     loss: _Shared | None
 
 
+class _Rung(_Open):
+    shape: dict[str, float]
+    runs: int
+    efficient_runs: int
+    excess: float = Field(description="log loss of the rung's nearest run above the front")
+    beaten_by: dict[str, float] | None
+
+
+class LadderCheckDocument(_Open):
+    """`validate --ladder COST --json`: every shape of a ladder against the Pareto front of loss over the cost."""
+
+    schema_name: Literal["scalecli/ladder-check/1"] = Field(alias="schema")
+    along: str
+    source: str
+    rungs: list[_Rung]
+    warnings: list[Warning]
+
+
+class _CnnRung(_Open):
+    depth: int
+    width: float
+    resolution: int
+    compute: float
+
+
+class CnnLadderDocument(_Open):
+    """`probe cnn-ladder --json`: the networks of a ladder, and what is scaled from one to the next."""
+
+    schema_name: Literal["scalecli/cnn-ladder/1"] = Field(alias="schema")
+    epochs: float
+    scaled_by: Literal["depth", "width"]
+    rungs: list[_CnnRung]
+    rules: list[str]
+    source: str
+    warnings: list[Warning]
+
+
 class SimulationDocument(_Open):
     """`runs simulate --json`: where the table is, and what is known of its model."""
 
@@ -758,12 +795,14 @@ class QuickstartDocument(_Open):
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "arms": ArmsDocument,
+    "cnn-ladder": CnnLadderDocument,
     "comparison": ComparisonDocument,
     "critical-batch": CriticalBatchDocument,
     "critical-batch-by": CriticalBatchByDocument,
     "design": DesignDocument,
     "doctor": DoctorDocument,
     "fit": FitDocument,
+    "ladder-check": LadderCheckDocument,
     "law": LawDocument,
     "laws": LawsDocument,
     "memory": MemoryDocument,

@@ -41,6 +41,8 @@ UNPOOLED = ("loss_kind", "tokenizer", "architecture", "family")
 """Runs that differ in these follow laws of their own: losses of another kind or unit are another quantity, and
 architectures scale differently (Tay et al. 2022), so that one law is fitted to one of them."""
 
+FAMILY_SOURCE = "tay2022"
+
 SAME_SHARE = 0.02
 """Shares within 2 % of each other are one setting."""
 
@@ -144,7 +146,7 @@ def require_one_family(table: RunTable) -> None:
             if len(kinds) > 1:
                 raise DataError(
                     f"the runs have {len(kinds)} kinds of {name} ({', '.join(kinds[:4])}): they are not pooled "
-                    "into one law",
+                    f"into one law ({FAMILY_SOURCE})",
                     hint=f"--where \"{name} == '{kinds[0]}'\", one fit each; scalecli compare sets them side by side",
                 )
 

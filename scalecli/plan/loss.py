@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from scalecli.errors import PlanError
+from scalecli.fitters.compare.report import crossover_notice
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.fitters.law import Array
@@ -36,6 +37,18 @@ def predict_loss(fit: Fit | None, target: Target, notes: Notes) -> FitInterval |
     value = FitInterval(value=float(found.value[0]), low=float(found.low[0]), high=float(found.high[0]))
     notes.line("loss", value, unit="nats/token", rule=f"{fit.law.name} law", source="fit")
     return value
+
+
+def note_rival(fit: Fit | None, rival: Fit | None, target: Target, notes: Notes) -> None:
+    """A warning where the target lies beyond a crossover of the plan's loss law with that of a rival recipe."""
+    if rival is None:
+        return
+    if fit is None:
+        notes.warn("W-NO-LOSS-FIT", "a rival recipe needs a loss law of the plan's own to be held against")
+        return
+    notice = crossover_notice(fit, rival, target.flops, ("plan's", "rival's"))
+    if notice is not None:
+        notes.warn(notice.code, notice.message)
 
 
 def loss_at(law: Any, target: Target, *, size_factor: float = 1.0, tokens_factor: float = 1.0) -> Array:

@@ -23,7 +23,7 @@ from scalecli.plan.extrapolation import note_extrapolation
 from scalecli.plan.fits import fit_set
 from scalecli.plan.landscape import note_two_stage
 from scalecli.plan.learning_rate import rate_groups, rate_part, recommend_rate
-from scalecli.plan.loss import predict_loss
+from scalecli.plan.loss import note_rival, predict_loss
 from scalecli.plan.memory import MemoryPlan, plan_memory
 from scalecli.plan.moving import report
 from scalecli.plan.notes import Notes, as_interval
@@ -60,8 +60,8 @@ class PlanOptions:
     rate_ceilings: tuple[RateCeiling, ...] = ()
 
 
-def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
-    """The plan for a wish.
+def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions, *, rival: Fit | None = None) -> Plan:
+    """The plan for a wish. With the loss law of a `rival` recipe it warns where that is the better one at the target.
 
     Raises `PlanError` for wishes that contradict themselves, `UnknownAccelerator`, and `DoesNotFit` when no layout of
     the named devices holds the model.
@@ -76,6 +76,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     check_batch_unit(fitted.all, notes)
 
     loss = predict_loss(fitted.loss, target, notes)
+    note_rival(fitted.loss, rival, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
     pace = pace_on(device, target, recipe)
     beta2 = expected_beta2(optimizer, setup, options.setting)

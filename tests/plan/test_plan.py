@@ -12,6 +12,7 @@ import pytest
 from scalecli.errors import PlanError
 from scalecli.fitters.calibrate import Validation
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.reach import Reach
@@ -548,3 +549,13 @@ def test_the_level_of_the_plan_is_that_of_all_its_intervals(fits: dict[str, Fit]
     )
     for part in (lambda p: p.batch.tokens, lambda p: p.learning_rate.peak, lambda p: p.loss):
         assert width(part(narrow)) < 0.6 * width(part(usual))
+
+
+def test_a_rival_recipe_that_wins_at_the_target_is_told(make_fit: Any) -> None:
+    spread = {"params": (1e7, 1e8), "tokens": (1e8, 1e10), "flops": (6e15, 6e18)}
+    own = make_fit(Chinchilla(E=2.0, A=200.0, B=800.0, alpha=0.34, beta=0.31), 0.001, spread)
+    steep = make_fit(Chinchilla(E=1.7, A=400.0, B=2100.0, alpha=0.36, beta=0.34), 0.001, spread)
+    same = make_plan(WISH, [own], PlanOptions(), rival=own)
+    assert "W-BEYOND-CROSSOVER" not in codes(same)
+    assert "W-BEYOND-CROSSOVER" in codes(make_plan(WISH, [own], PlanOptions(), rival=steep))
+    assert "W-NO-LOSS-FIT" in codes(make_plan(WISH, [], PlanOptions(), rival=steep))

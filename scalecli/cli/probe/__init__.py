@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from scalecli.cli.probe import (
+    cnn_ladder,
     coordinates,
     critical_batch,
     curvature,
@@ -30,3 +31,4 @@ app.command()(telescope.telescope)
 app.command()(throughput.throughput)
 app.command()(memory.memory)
 app.command()(coordinates.coordinates)
+app.command("cnn-ladder")(cnn_ladder.cnn_ladder)

@@ -91,10 +91,14 @@ def _shared_by_construction(first: Fit, second: Fit) -> list[str]:
     return list(said[0][1]) if said[0] == said[1] and said[0][1] else []
 
 
-def crossover_notice(first: Fit, second: Fit, flops: float) -> Notice | None:
-    """A warning when the fit that is better where there are runs is not the better one at `flops`."""
+def crossover_notice(first: Fit, second: Fit, flops: float, names: tuple[str, str]) -> Notice | None:
+    """A warning when the fit that is better where there are runs is not the better one at `flops`.
+
+    The message calls the fits by these names. Raises `DataError` for fits that do not answer the same question.
+    """
+    require_comparable(first, second)
     one, two = Curve(first, "flops", {}), Curve(second, "flops", {})
-    return _reversal(one, two, flops)
+    return _reversal(one, two, flops, names)
 
 
 def _range(one: Curve, two: Curve, target: float | None) -> tuple[float, float]:
@@ -108,16 +112,18 @@ def _last_measured(one: Curve, two: Curve) -> float:
     return high if low <= high else float(np.sqrt(low * high))
 
 
-def _reversal(one: Curve, two: Curve, target: float) -> Notice | None:
+def _reversal(
+    one: Curve, two: Curve, target: float, names: tuple[str, str] = ("first", "second")
+) -> Notice | None:
     place = np.array([_last_measured(one, two), target])
     here, there = one.point(place) < two.point(place)
     if here == there:
         return None
-    names = {True: "first", False: "second"}
+    better_here, better_there = (names[0] if first else names[1] for first in (here, there))
     return Notice(
         "W-BEYOND-CROSSOVER",
-        f"at {one.axis} = {place[0]:.3g}, where both have runs, the {names[bool(here)]} fit is better; at the target "
-        f"{target:.3g} the {names[bool(there)]}: the recommendation rests on a crossover that was not measured",
+        f"at {one.axis} = {place[0]:.3g}, where both have runs, the {better_here} fit is better; at the target "
+        f"{target:.3g} the {better_there}: the recommendation rests on a crossover that was not measured",
     )
 
 

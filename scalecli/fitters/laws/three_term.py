@@ -16,8 +16,7 @@ class ThreeTerm:
     """L(N, S, b) = E + A N^-alpha + B S^-beta + C b^-gamma  [nats/token]; N: parameters, S: steps, b: batch.
 
     b in tokens. D = S b is split into steps and batch, so that runs at batches that are not optimal count,
-    and the best batch at fixed D follows. The split is that of Schaipp 2026 (arXiv 2607.01487); that the
-    three are added as powers is our reading.
+    and the best batch at fixed D follows. Schaipp 2026 (arXiv 2607.01487).
     """
 
     name: ClassVar[str] = "three-term"
