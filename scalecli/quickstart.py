@@ -21,8 +21,8 @@ from scalecli.errors import DataError, ExportError, FitError
 from scalecli.export.files import write_text
 from scalecli.export.formats import render
 from scalecli.export.quickstart import to_markdown
+from scalecli.fitters.checks.frontier import best_of_settings
 from scalecli.fitters.fit import Fit, FitOptions
-from scalecli.fitters.frontier import best_of_settings
 from scalecli.fitters.laws import law_named
 from scalecli.fitters.runs import NO_GROUPS, fit_runs
 from scalecli.plan.document import Interval, Plan

@@ -152,6 +152,7 @@ def draw_fit(document: Any) -> Iterator[RenderableType]:
             ["law", "exponent of compute", f"params ({share} interval)"],
             answers,
         )
+    yield from _draw_answers(document["diagnostics"])
     counts = document["rows"]
     yield f"{counts['used']} of {counts['read']} rows in {document['groups']} groups; {_objective(document)}"
     for drop in counts["dropped"]:
@@ -162,6 +163,19 @@ def draw_fit(document: Any) -> Iterator[RenderableType]:
             f"held out by scale: {checked['heldout_rows']} rows, mean |log error| {checked['mean_abs_log_error']:.4f}, "
             f"coverage {checked['coverage']:.0%}"
         )
+
+
+def _draw_answers(diagnostics: Any) -> Iterator[str]:
+    """How the best size grows, and what the headline is without parts of the runs."""
+    if (grown := diagnostics.get("allocation")) is not None:
+        yield (f"best size: as compute^{grown['exponent']:.3f} ({grown['low']:.3f} to {grown['high']:.3f})")
+    if (spread := diagnostics.get("spread")) is not None:
+        low, high = (f"{end:.4g}" for end in spread["headline"])
+        name = diagnostics["headline"]["name"]
+        yield f"without one part of the runs ({spread['choices']} choices): {name} is {low} to {high}"
+        if spread["optimal_params"] is not None:
+            low, high = (f"{end:.4g}" for end in spread["optimal_params"])
+            yield f"  and the best size there {low} to {high}"
 
 
 def _objective(document: Any) -> str:

@@ -76,9 +76,9 @@ def settings(
 
 def kept_runs(table: RunTable, *, final: str | None, tuned: bool, small: bool) -> RunTable:
     """The runs that a fit takes: of checkpoints the last, of a sweep the best, and none too small unless asked for."""
-    from scalecli.fitters.frontier import best_of_settings
-    from scalecli.fitters.proxies import without_small_proxies
-    from scalecli.fitters.repeats import last_of_trainings
+    from scalecli.fitters.checks.frontier import best_of_settings
+    from scalecli.fitters.checks.proxies import without_small_proxies
+    from scalecli.fitters.checks.repeats import last_of_trainings
 
     table = table if final is None else last_of_trainings(table, final)
     table = best_of_settings(table) if tuned else table

@@ -49,6 +49,7 @@ def _law_document(name: str) -> dict[str, Any]:
     from scalecli.data.catalogue import published_laws, sources
     from scalecli.fitters.law import parameters
     from scalecli.fitters.laws import law_named
+    from scalecli.fitters.questions import questions_of
 
     law = law_named(name)
     return {
@@ -59,6 +60,7 @@ def _law_document(name: str) -> dict[str, Any]:
             {"name": key, "low": mark.low, "high": mark.high, "unit": mark.unit}
             for key, mark in parameters(law).items()
         ],
+        "questions": {key: list(takes) for key, takes in questions_of(law).items()},
         "published": [record.document() for record in published_laws() if record.law == name],
         "references": {key: sources()[key].citation for key in law.sources},
     }
@@ -97,6 +99,8 @@ def _draw_law(document: Any) -> Iterator[RenderableType]:
     yield cleandoc(document["description"])
     rows = ((p["name"], p["low"], p["high"], p["unit"]) for p in document["parameters"])
     yield table("Parameters", ["name", "least", "most", "unit"], rows)
+    asked = (f"{name}({', '.join(takes)})" for name, takes in document["questions"].items())
+    yield f"Questions, for `scalecli predict FIT --ask NAME`: {', '.join(asked) or 'none'}"
     for record in document["published"]:
         yield f"{record['name']}: {_constants(record)}"
         yield f"  {record['where']}; {record['validity']}"

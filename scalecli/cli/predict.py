@@ -26,21 +26,35 @@ def predict(
         str | None, typer.Option("--solve", help="The input to solve for, given --loss.")
     ] = None,
     loss: Annotated[float | None, typer.Option("--loss", help="The value to reach, with --solve.")] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(
+            "--ask", metavar="QUESTION", help="One of the law's own questions (`scalecli laws show`)."
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Predict with an interval, or solve for the input that reaches a value.
+    """Predict with an interval, solve for the input that reaches a value, or ask for an optimum.
 
     Examples:
 
       scalecli predict loss.fit.json --at params=7B,tokens=1.4T --at params=70B,tokens=1.4T
 
       scalecli predict loss.fit.json --solve tokens --loss 2.1 --at params=7B
+
+      scalecli predict loss.fit.json --ask optimal_params --at flops=1e22
     """
     from scalecli.fitters.fit import Fit
     from scalecli.fitters.predict import predict_points, solve_points
+    from scalecli.fitters.questions import ask_points
 
     found = Fit.read(fit)
     places = [options.numbers([text], "--at") for text in at or []]
+    if ask is not None:
+        if points is not None or solve is not None or loss is not None:
+            raise typer.BadParameter("the numbers of a question are given by --at", param_hint="--ask")
+        show(ask_points(found, ask, places, level=interval), _draw, as_json=as_json)
+        return
     if points is not None:
         from scalecli.cli.tables import read_table
         from scalecli.fitters.runs import points_of

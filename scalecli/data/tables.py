@@ -190,10 +190,11 @@ def _names_in(conditions: Sequence[Where]) -> list[str]:
 
 
 def _derived(frame: pd.DataFrame, steps: Sequence[Derivation], factors: Mapping[str, float]) -> pd.DataFrame:
-    """The frame with the derived columns, computed from scaled inputs."""
+    """The frame with the derived columns, computed from scaled inputs; not finite where these are beyond all use."""
     for step in steps:
-        parts = [numbers_of(frame[need]) * factors.get(need, 1.0) for need in step.needs]
-        frame = frame.assign(**{step.name: step.compute(*parts)})
+        with np.errstate(all="ignore"):
+            parts = [numbers_of(frame[need]) * factors.get(need, 1.0) for need in step.needs]
+            frame = frame.assign(**{step.name: step.compute(*parts)})
     return frame
 
 

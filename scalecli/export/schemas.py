@@ -756,6 +756,7 @@ class LawDocument(_LawSummary):
     schema_name: Literal["scalecli/law/1"] = Field(alias="schema")
     description: str
     parameters: list[dict[str, Any]]
+    questions: dict[str, list[str]] = Field(description="what `predict --ask` takes: the numbers of each")
     published: list[_PublishedLaw]
     references: dict[str, str]
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from scalecli.errors import DataError, NoOptimum
 from scalecli.fitters.calibrate import Band, Validation, band_of, calibrate, log_predictions
-from scalecli.fitters.diagnostics import diagnose
+from scalecli.fitters.checks.diagnostics import diagnose
+from scalecli.fitters.checks.subsets import Labels
 from scalecli.fitters.document import from_json, read_fields, read_text, to_json, write_document
 from scalecli.fitters.domain import Domain, domain_of, extrapolation, scale_of
 from scalecli.fitters.estimate import Estimate, Method, estimate
@@ -43,7 +44,6 @@ from scalecli.fitters.law import (
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.resample import Clusters
-from scalecli.fitters.subsets import Labels
 from scalecli.fitters.verdict import Status, draw_notices, interval_notices, search_notices, status_of
 from scalecli.fitters.weights import row_weights
 

@@ -35,8 +35,8 @@ def predict_points(fit: Fit, points: Sequence[Point], *, level: float | None = N
     level = fit.interval if level is None else level
     found = fit.predict(x, level)
     rows = zip(points, found.value, found.low, found.high, found.extrapolation, strict=True)
-    told = [_point(*row, level) | hours for row, hours in zip(rows, _hours(fit, x), strict=True)]
-    return _document(fit, fit.law.output, told)
+    told = [point_document(*row, level) | hours for row, hours in zip(rows, _hours(fit, x), strict=True)]
+    return points_document(fit, fit.law.output, told)
 
 
 def solve_points(
@@ -52,7 +52,7 @@ def solve_points(
         )
     level = fit.interval if level is None else level
     rows = [_solved(fit, point, solve, value, level) for point in points]
-    return _document(fit, solve, rows)
+    return points_document(fit, solve, rows)
 
 
 def _columns(fit: Fit, points: Sequence[Point]) -> dict[str, Array]:
@@ -78,7 +78,10 @@ def _hours(fit: Fit, x: Mapping[str, Array]) -> list[dict[str, float]]:
     return [{HOURS: float(hours)} for hours in speed.hours(columns["flops"], size)]
 
 
-def _point(at: Point, value: float, low: float, high: float, distance: float, level: float) -> dict[str, Any]:
+def point_document(
+    at: Point, value: float, low: float | None, high: float | None, distance: float, level: float
+) -> dict[str, Any]:
+    """One of the `points` of a prediction document; what is not known is null."""
     return {
         "at": dict(at),
         "value": _known(value),
@@ -89,11 +92,12 @@ def _point(at: Point, value: float, low: float, high: float, distance: float, le
     }
 
 
-def _known(number: float) -> float | None:
-    return float(number) if np.isfinite(number) else None
+def _known(number: float | None) -> float | None:
+    return float(number) if number is not None and np.isfinite(number) else None
 
 
-def _document(fit: Fit, quantity: str, points: list[dict[str, Any]]) -> dict[str, Any]:
+def points_document(fit: Fit, quantity: str, points: list[dict[str, Any]]) -> dict[str, Any]:
+    """The prediction document of these points, with the fit's warnings and one for points far beyond its runs."""
     warnings = [{"code": notice.code, "message": notice.message} for notice in fit.warnings]
     far = [point for point in points if (point["extrapolation"] or 0.0) > FAR]
     if far:
@@ -128,7 +132,7 @@ def _solved(fit: Fit, point: Point, solve: str, value: float, level: float) -> d
     at = {**point, solve: solution}
     distance = fit.predict(_columns(fit, [at]), level).extrapolation[0]
     missing = {"draws_without_answer": len(answers) - len(known)}
-    return _point(point, solution, ends[0], ends[1], distance, level) | missing
+    return point_document(point, solution, ends[0], ends[1], distance, level) | missing
 
 
 def _text(point: Point, solve: str) -> str:

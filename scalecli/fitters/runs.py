@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from scalecli.data.schema import COLUMNS
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, FitError
-from scalecli.fitters import definitions
+from scalecli.fitters.checks import definitions
+from scalecli.fitters.checks.frontier import untuned_runs
+from scalecli.fitters.checks.proxies import small_proxies
+from scalecli.fitters.checks.repeats import checkpoint_rows, copied_rows
+from scalecli.fitters.checks.rising import rising_values
+from scalecli.fitters.checks.subsets import subsets_of
+from scalecli.fitters.checks.unread import tied_columns, unread_columns
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
-from scalecli.fitters.frontier import untuned_runs
 from scalecli.fitters.identify import Notice, check_runs
 from scalecli.fitters.law import Array, ClusteredLaw, EstimatedLaw, measured_column, required_columns
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
-from scalecli.fitters.proxies import small_proxies
-from scalecli.fitters.repeats import checkpoint_rows, copied_rows
 from scalecli.fitters.resample import Clusters
-from scalecli.fitters.rising import rising_values
 from scalecli.fitters.speed import Speed
-from scalecli.fitters.subsets import subsets_of
-from scalecli.fitters.unread import tied_columns, unread_columns
 from scalecli.fitters.weights import row_weights
 
 RECIPE = (

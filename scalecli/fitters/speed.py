@@ -37,7 +37,7 @@ class Speed:
 
     @classmethod
     def of_runs(cls, table: RunTable) -> Self | None:
-        """The median rate of every size; None for tables that do not say size, compute and time."""
+        """The median rate of every size; None for tables that do not say size, compute and time, or absurd ones."""
         table = table.with_derived(["flops", AXIS])
         size = next((found for name in SIZES if (found := table.positive(name)) is not None), None)
         flops, hours = table.positive("flops"), table.positive(AXIS)
@@ -45,7 +45,10 @@ class Speed:
             return None
         levels = np.unique(size)
         levels = levels[np.linspace(0, len(levels) - 1, min(len(levels), MOST_LEVELS)).astype(np.intp)]
-        rate = flops / (HOUR * hours)
+        with np.errstate(all="ignore"):
+            rate = flops / (HOUR * hours)
+        if not (np.isfinite(rate) & (rate > 0)).all():
+            return None
         return cls(levels, np.array([np.median(rate[size == level]) for level in levels]))
 
     @classmethod

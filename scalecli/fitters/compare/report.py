@@ -20,6 +20,8 @@ from scalecli.fitters.compare.exponents import shared_exponents
 from scalecli.fitters.fit import Fit, Interval
 from scalecli.fitters.identify import Notice
 
+SIDES = ("first", "second")
+
 AHEAD = 2.0
 """Decades beyond the runs of both fits that are looked at."""
 
@@ -91,7 +93,7 @@ def _shared_by_construction(first: Fit, second: Fit) -> list[str]:
     return list(said[0][1]) if said[0] == said[1] and said[0][1] else []
 
 
-def crossover_notice(first: Fit, second: Fit, flops: float, names: tuple[str, str]) -> Notice | None:
+def crossover_notice(first: Fit, second: Fit, flops: float, names: tuple[str, str] = SIDES) -> Notice | None:
     """A warning when the fit that is better where there are runs is not the better one at `flops`.
 
     The message calls the fits by these names. Raises `DataError` for fits that do not answer the same question.
@@ -112,9 +114,7 @@ def _last_measured(one: Curve, two: Curve) -> float:
     return high if low <= high else float(np.sqrt(low * high))
 
 
-def _reversal(
-    one: Curve, two: Curve, target: float, names: tuple[str, str] = ("first", "second")
-) -> Notice | None:
+def _reversal(one: Curve, two: Curve, target: float, names: tuple[str, str] = SIDES) -> Notice | None:
     place = np.array([_last_measured(one, two), target])
     here, there = one.point(place) < two.point(place)
     if here == there:

@@ -10,8 +10,8 @@ import numpy as np
 
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, TooFewRuns
+from scalecli.fitters.checks.unread import ranks
 from scalecli.fitters.law import Array
-from scalecli.fitters.unread import ranks
 from scalecli.fitters.validate.split import Split, scale_of_runs
 
 SAME_SCALE = 0.05

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from scalecli.fitters import allocation, approaches, plateau
+from scalecli.fitters.checks import allocation, approaches, plateau, regions
+from scalecli.fitters.checks.subsets import Labels, left_out
 from scalecli.fitters.domain import GROWING, scale_of, with_compute
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, measured_column, names, scalar_of, with_values
 from scalecli.fitters.problem import Indices
-from scalecli.fitters.subsets import Labels, left_out
 
 DROPS = (1, 3, 5, 10, 20)
 """How many of the largest measured values are left out, as far as a quarter of the rows."""
@@ -228,6 +228,7 @@ def _diagnose(
     }
     groups = under_tuned(fitted)
     flat = plateau.plateaus(with_values(fitted.law, fitted.raw), fitted.data.x, _residuals(fitted))
+    curve = regions.regions(fitted, flat)
     grown = allocation.allocation(fitted.law, fitted.raw, draws, level)
     answers, budget = _approaches(fitted, draws, level)
     found = {
@@ -255,6 +256,7 @@ def _diagnose(
         ],
         "under_tuned": groups,
         "plateaus": [one.document() for one in flat],
+        "regions": curve,
         "allocation": grown,
     }
     notices = [notice for table in checks.values() for notice in watch.notices(table)]
@@ -262,6 +264,7 @@ def _diagnose(
         *approaches.notices(answers, budget),
         *allocation.notices(grown),
         *plateau.notices(flat),
+        *regions.notices(curve),
     ]
     if groups:
         worst = ", ".join(f"{group['group']} (by {group['excess']:.1%})" for group in groups)
@@ -325,8 +328,8 @@ def _approaches(fitted: Estimate, draws: Array, level: float) -> tuple[list[appr
 
 
 def flatness(fitted: Estimate) -> list[dict[str, Any]]:
-    """How far params may lie from the optimum at a compute for so much more loss: "
-    "[{flops, excess, params}]."""
+    """How far params may lie from the optimum at a compute for so much more loss:
+    [{flops, excess, params}]."""
     law = with_values(fitted.law, fitted.raw[None])
     if set(fitted.law.inputs) != {"params", "tokens"} or not hasattr(law, "optimal_params"):
         return []
@@ -346,8 +349,8 @@ def flatness(fitted: Estimate) -> list[dict[str, Any]]:
 
 
 def under_tuned(fitted: Estimate) -> list[dict[str, Any]]:
-    """Groups whose runs lie far above the law, by robust standard deviations of group means: "
-    "[{group, excess}]."""
+    """Groups whose runs lie far above the law, by robust standard deviations of group means:
+    [{group, excess}]."""
     clusters = fitted.clusters
     if fitted.law.output != measured_column(fitted.law) or clusters.count < FEWEST_GROUPS:
         return []

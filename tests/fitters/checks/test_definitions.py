@@ -15,7 +15,7 @@ from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.runs import fit_runs
 
 OPTIONS = FitOptions(draws=100)
-GADRE = Path(__file__).parents[1] / "data" / "gadre_c4_small" / "runs.csv"
+GADRE = Path(__file__).parents[2] / "data" / "gadre_c4_small" / "runs.csv"
 
 
 def table(**columns: np.ndarray) -> RunTable:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from scalecli.cli.app import app
 from scalecli.data.tables import RunTable
-from scalecli.fitters.frontier import best_of_settings
+from scalecli.fitters.checks.frontier import best_of_settings
 from scalecli.fitters.laws.chinchilla import Chinchilla
 
 TRUTH = Chinchilla(E=1.7, A=400.0, B=1200.0, alpha=0.34, beta=0.31)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.data.tables import RunTable
+from scalecli.fitters.checks.repeats import trainings_of
+from scalecli.fitters.checks.unread import AXES, IGNORED
 from scalecli.fitters.law import required_columns
-from scalecli.fitters.repeats import trainings_of
-from scalecli.fitters.unread import AXES, IGNORED
 
 Labels = NDArray[Any]
 

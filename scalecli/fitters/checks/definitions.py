@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scalecli.data.tables import RunTable
-from scalecli.fitters.allocation import allocation, allocation_exponent
+from scalecli.fitters.checks.allocation import allocation, allocation_exponent
 from scalecli.fitters.domain import SIZES
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.fit import Fit

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.fitters.checks.unread import ranks
 from scalecli.fitters.domain import scale_of
 from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, Columns, measured_column
-from scalecli.fitters.unread import ranks
 
 FEWEST = 6
 RISING = 0.5
