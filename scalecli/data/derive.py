@@ -53,6 +53,7 @@ DERIVATIONS = (
         "flops / (6 x tokens), attention not counted",
         lambda flops, tokens: flops / (FLOPS_PER_WEIGHT_TRAINING * tokens),
     ),
+    Derivation("loss", ("perplexity",), "log(perplexity)", np.log),
     Derivation(
         "device_hours",
         ("tokens", "tokens_per_second"),

@@ -56,7 +56,10 @@ def load(path: Path | str) -> Loaded:
                 _not_a_file(path), hint="give a run table: .csv, .jsonl, .parquet, a store (.db), or - "
             )
         if kind is None:
-            raise DataError(f"{path} is no run table: its name ends in none of {', '.join(_SUFFIXES)}")
+            raise DataError(
+                f"{path} is no run table: its name ends in none of {', '.join(_SUFFIXES)}",
+                hint="save it as .csv, or as .jsonl: one run a line",
+            )
         if kind == "store":
             return _load_store(path)
         size = path.stat().st_size

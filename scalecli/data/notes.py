@@ -81,6 +81,11 @@ def mapping_notes(mapping: Mapping[str, str]) -> list[Note]:
                     f"{fact}: loss is in nats per token (--unit loss=0.6931 for bits per token)",
                 )
             )
+        if name == "loss" and ("ppl" in folded or "perplexity" in folded):
+            fact = f"loss is read from {source}, whose name says perplexity"
+            notes.append(
+                Note("W-LOSS-UNIT", f"{fact}: --map perplexity={source}, and the loss is its logarithm")
+            )
     return notes
 
 

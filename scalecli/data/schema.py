@@ -106,6 +106,7 @@ _ALL = (
     _non_negative("sparsity", "1", "share of weights that are zero or idle", high=1.0),
     _positive("loss", "nats/token", "final loss"),
     _non_negative("loss_std", "nats/token", "standard error of the loss"),
+    _positive("perplexity", "1", "exponential of the loss in nats per token"),
     _non_negative("loss_bits_per_byte", "bits/byte", "final loss, comparable across tokenizers"),
     _positive(
         "critical_batch_tokens",
@@ -158,6 +159,7 @@ _ALIASES = {
     "num_experts": "n_experts E",
     "experts_per_token": "top_k",
     "loss": "val_loss eval_loss valid_loss validation_loss test_loss train_loss L final_loss",
+    "perplexity": "ppl val_ppl eval_ppl",
     "loss_std": "loss_se loss_sem",
     "noise_scale_tokens": "noise_scale gns",
     "peak_memory_bytes": "peak_mem_bytes max_memory_allocated",

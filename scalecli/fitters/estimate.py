@@ -170,5 +170,8 @@ def estimate(law: type[Any], data: Data, clusters: Clusters, method: Method) -> 
         return Estimate(law, data, clusters, method, solution.raw, solution)
     raw = np.asarray(law.estimate(data.x, data.y, data.weights[None]))[0]
     if not np.isfinite(raw).all():
-        raise FitError(f"the procedure of {law.name} has no answer for these {data.rows} runs")
+        raise FitError(
+            f"the procedure of {law.name} has no answer for these {data.rows} runs",
+            hint=f"scalecli laws show {law.name} says which it takes",
+        )
     return Estimate(law, data, clusters, method, raw, None)

@@ -99,10 +99,10 @@ def _known(number: float | None) -> float | None:
 def points_document(fit: Fit, quantity: str, points: list[dict[str, Any]]) -> dict[str, Any]:
     """The prediction document of these points, with the fit's warnings and one for points far beyond its runs."""
     warnings = [{"code": notice.code, "message": notice.message} for notice in fit.warnings]
-    far = [point for point in points if (point["extrapolation"] or 0.0) > FAR]
+    distances = [np.inf if point["extrapolation"] is None else point["extrapolation"] for point in points]
+    far = [distance for distance in distances if distance > FAR]
     if far:
-        most = max(point["extrapolation"] for point in far)
-        text = f"{len(far)} of {len(points)} points lie up to {most:.1f} decades beyond the runs"
+        text = f"{len(far)} of {len(points)} points lie up to {max(far):.1f} decades beyond the runs"
         warnings.append({"code": "W-EXTRAPOLATION", "message": text})
     return {
         "schema": "scalecli/prediction/1",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from scalecli.fitters.law import Array
+from scalecli.fitters.problem import Indices
 
 SAME_BUDGET = 1.1
 """Budgets that follow each other by a smaller ratio are one."""
+
+WIDEST_BUDGET = 1.5
+"""But none spans more than this: where they follow each other closely all along (checkpoints), they are cut evenly."""
 
 PARABOLA_WINDOW = 4.0
 """Sizes further than this factor from the best of their budget are left out: no parabola holds there."""
@@ -25,14 +32,23 @@ def vertices(
     `window` of the best one of their budget are used. Returns the budgets, shape (budgets,), and the sizes,
     shape (draws, budgets): NaN where no minimum is bracketed.
     """
-    budget, log_size = np.asarray(budget, dtype=float), np.log(params)
-    order = np.argsort(budget, kind="stable")
-    breaks = np.flatnonzero(np.diff(np.log(budget[order])) > np.log(SAME_BUDGET)) + 1
+    log_budget, log_size = np.log(budget), np.log(params)
     budgets, sizes = [], []
-    for rows in np.split(order, breaks):
-        budgets.append(np.exp(np.log(budget[rows]).mean()))
+    for rows in _budgets(log_budget):
+        budgets.append(np.exp(log_budget[rows].mean()))
         sizes.append(np.exp(_log_vertex(log_size[rows], loss[rows], weights[:, rows], degree, window)))
     return np.array(budgets), np.stack(sizes, axis=-1)
+
+
+def _budgets(log_budget: Array) -> Iterator[Indices]:
+    """The rows of each budget, smallest first."""
+    order = np.argsort(log_budget, kind="stable")
+    breaks = np.flatnonzero(np.diff(log_budget[order]) > np.log(SAME_BUDGET)) + 1
+    for rows in np.split(order, breaks):
+        own = log_budget[rows]
+        count = math.ceil((own[-1] - own[0]) / np.log(WIDEST_BUDGET)) or 1
+        ends = np.searchsorted(own, np.linspace(own[0], own[-1], count + 1)[1:-1], side="right")
+        yield from np.split(rows, ends)
 
 
 def _log_vertex(log_params: Array, loss: Array, weights: Array, degree: int, window: float) -> Array:

@@ -41,7 +41,7 @@ class Curve:
         if self._by_hours and self.speed is None:
             raise DataError(
                 f"the fit of {law.name} does not know how long its runs took",
-                hint="fit a table with device_hours (or tokens_per_second), or compare --along flops",
+                hint="fit with --map device_hours=THEIR_NAME (or tokens_per_second), or compare --along flops",
             )
         optimised = {"flops", _size(law), "tokens"} if self._by_compute else {self.axis}
         if hasattr(law, "tuned_loss"):

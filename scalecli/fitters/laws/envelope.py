@@ -14,6 +14,9 @@ from scalecli.fitters.size_line import ComputeOptimalSize, power_line
 GRID = 200
 """FLOP values, evenly spaced in log FLOPs, at which the lowest curve is read off."""
 
+FEWEST_SIZES = 3
+"""A line through fewer sizes shows where they are, not how the best one grows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope(ComputeOptimalSize):
@@ -21,7 +24,7 @@ class Envelope(ComputeOptimalSize):
 
     Rows of equal `params` make one curve of loss over FLOPs (checkpoints, or runs of several lengths).
     Where the lowest curve is that of the smallest or largest size present, the optimum lies outside and the
-    point does not count. Hoffmann et al. 2022, section 3.1 (approach 1).
+    point does not count; three sizes must be lowest somewhere. Hoffmann et al. 2022, section 3.1 (approach 1).
     """
 
     name: ClassVar[str] = "envelope"
@@ -32,6 +35,8 @@ class Envelope(ComputeOptimalSize):
         grid = np.geomspace(x["flops"].min(), x["flops"].max(), GRID)
         sizes = np.unique(x["params"])
         best = np.stack([_best_sizes(x, y, row > 0, sizes, grid) for row in weights])
+        few = [len(np.unique(row[np.isfinite(row)])) < FEWEST_SIZES for row in best]
+        best[few] = np.nan
         return power_line(grid, best)
 
 

@@ -123,11 +123,16 @@ def _notices(rungs: list[Rung], along: str) -> list[Notice]:
     if not off:
         return []
     said = "; ".join(f"{_said(rung.shape)} (by {rung.excess:.1%})" for rung in off[:3])
+    better = (
+        f"another shape may do better ({SOURCE}: deep and narrow ones)"
+        if {"width", "depth"} & off[0].shape.keys()
+        else "they were trained for too long or too short, or their shape (--map width=..., depth=...) is a bad one"
+    )
     return [
         Notice(
             "W-LADDER",
             f"{len(off)} of {len(rungs)} rungs lose to others at the same {along} or less: {said}. A law over the "
-            f"ladder bends with them; another shape may do better ({SOURCE}: deep and narrow ones)",
+            f"ladder bends with them; {better}",
         )
     ]
 
