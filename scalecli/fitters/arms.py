@@ -113,6 +113,7 @@ def fit_arms(
         rows_read=table.rows_read,
         dropped=[(drop.reason, drop.count) for drop in table.dropped],
     )
+    joint = replace(joint, warnings=tuple(_named(notice, arms) for notice in joint.warnings))
     parts = {arm: table.only(rows[arm], "another arm") for arm in arms}
     alone = {
         arm: replace(estimate_runs(part, law, options), clusters=Clusters.of(own[rows[arm]], len(part)))
@@ -176,6 +177,14 @@ def _own(name: str, arm: int) -> str:
 
 def _flag(arm: int) -> str:
     return f"arm_{arm}"
+
+
+def _named(notice: Notice, arms: Sequence[str]) -> Notice:
+    """The warning with parameters of single arms called as a user knows them."""
+    message = notice.message
+    for i, arm in reversed(list(enumerate(arms))):
+        message = message.replace(_own("", i), f" of {arm}")
+    return Notice(notice.code, message)
 
 
 def _shared(law: type[Any], wanted: Sequence[str] | None) -> tuple[str, ...]:
