@@ -100,19 +100,21 @@ class Watch:
         """Without each set of rows with one `label` (rows,), the most influential first."""
         chosen = self._hardest(label, len(called))
         raw = self.fitted.without(label, len(called), chosen)
-        checks = self.checks(key, [called[which] for which in chosen], raw)
-        move = np.abs(self.headline(raw) - self.headline(self.fitted.raw[None]))
-        return [checks[i] for i in np.argsort(-np.nan_to_num(move, nan=np.inf), kind="stable")[:SHOWN]]
+        return self._strongest_first(self.checks(key, [called[which] for which in chosen], raw))[:SHOWN]
 
     def without_parts(self, subsets: Mapping[str, Labels]) -> list[Check]:
-        """Without each part of the runs that the subsets name, however little it moves."""
+        """Without each part of the runs that the subsets name, the most influential first."""
         choices = left_out(subsets)
         if not choices:
             return []
         kept = np.array([rows for _, _, rows in choices], dtype=float)
-        return self.checks(
-            "part", [f"{name} = {part}" for name, part, _ in choices], self.fitted.reweighted(kept)
-        )
+        called = [f"{name} = {part}" for name, part, _ in choices]
+        return self._strongest_first(self.checks("part", called, self.fitted.reweighted(kept)))
+
+    def _strongest_first(self, checks: list[Check]) -> list[Check]:
+        headline = np.array([check.headline for check in checks])
+        move = np.abs(headline - self.headline(self.fitted.raw[None]))
+        return [checks[i] for i in np.argsort(-np.nan_to_num(move, nan=np.inf), kind="stable")]
 
     def _hardest(self, label: Indices, count: int) -> Indices:
         """The labels whose rows pull hardest on the fit, `REFITS` at most."""
