@@ -11,6 +11,7 @@ import typer
 from scalecli.cli import options
 from scalecli.cli.render import show, span, table
 from scalecli.cli.tables import read_table
+from scalecli.fitters.critical.definitions import COMPUTE_AND_TIME
 from scalecli.units import format_count
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def critical_batch(
 def _draw(document: Any) -> Iterator[RenderableType]:
     heads = ["loss", "batches", "S_min", "E_min [tokens]", "critical batch [tokens]", "definition"]
     yield table("Critical batches", heads, _rows(document["targets"]))
+    yield COMPUTE_AND_TIME
 
 
 def _draw_by(document: Any) -> Iterator[RenderableType]:

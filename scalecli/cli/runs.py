@@ -15,7 +15,7 @@ from scalecli.cli.tables import read_table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from scalecli.data.tables import RunTable
+    from scalecli.data.tables import RunTable, StoreRows
 
 app = typer.Typer(no_args_is_help=True, help="Look at, convert and import run tables.")
 
@@ -64,12 +64,17 @@ def export_runs(
     map: options.Map = None,
     unit: options.Unit = None,
     where: options.Where = None,
+    readings: Annotated[
+        bool,
+        typer.Option("--readings", help="Of a store: a row for each reading of the loss along a run."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write all runs as .csv, .parquet or .jsonl."""
+    """Write all runs as .csv, .parquet or .jsonl; with --readings, their loss curves."""
     from scalecli.data.tables import write_runs
 
-    read = read_table(runs, map, unit, where, keep_status=None)
+    rows: StoreRows = "readings" if readings else "runs"
+    read = read_table(runs, map, unit, where, keep_status=None, rows=rows)
     write_runs(read.frame, out)
     show(
         {"schema": "scalecli/runs-export/1", "rows": len(read.frame), "file": str(out)},
@@ -110,4 +115,4 @@ def _draw_run(document: Any) -> Iterator[RenderableType]:
 
 
 def _draw_export(document: Any) -> Iterator[RenderableType]:
-    yield f"{document['rows']} runs → {document['file']}"
+    yield f"{document['rows']} rows → {document['file']}"

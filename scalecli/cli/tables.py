@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scalecli.cli.options import numbers, pairs
 
 if TYPE_CHECKING:
-    from scalecli.data.tables import RunTable
+    from scalecli.data.tables import RunTable, StoreRows
 
 
 def read_table(
@@ -19,6 +19,7 @@ def read_table(
     *,
     require: Sequence[str] = (),
     keep_status: Collection[str] | None = ("ok",),
+    rows: StoreRows = "runs",
 ) -> RunTable:
     """Read a run table as the shared options say; typed errors as `read_runs` raises them."""
     from scalecli.data.tables import read_runs
@@ -30,4 +31,5 @@ def read_table(
         where=where or [],
         require=require,
         keep_status=keep_status,
+        rows=rows,
     )

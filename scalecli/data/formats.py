@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".db": "store", ".sqlite": "store", ".sqlite3": "store",
 }  # fmt: skip
 
+StoreRows = Literal["runs", "readings"]
+"""What a row of a store is: a run, or a reading of the loss along one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -44,8 +47,16 @@ class Loaded:
     sha256: str
 
 
-def load(path: Path | str) -> Loaded:
-    """Read a table by the suffix of its name; `-` is standard input, recognised by its first bytes."""
+def is_run_table(path: Path | str) -> bool:
+    """Whether the name is one of a run table, by its suffix; `-` is."""
+    return str(path) == "-" or Path(path).suffix.lower() in _SUFFIXES
+
+
+def load(path: Path | str, rows: StoreRows = "runs") -> Loaded:
+    """Read a table by the suffix of its name; `-` is standard input, recognised by its first bytes.
+
+    `rows` says what a row of a store is; the rows of files are theirs.
+    """
     if str(path) == "-":
         return _load_stream(sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
     path = Path(path)
@@ -61,7 +72,7 @@ def load(path: Path | str) -> Loaded:
                 hint="save it as .csv, or as .jsonl: one run a line",
             )
         if kind == "store":
-            return _load_store(path)
+            return _load_store(path, rows)
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise DataError(f"{path} has {size} bytes; at most {MAX_FILE_BYTES} are read as a run table")
@@ -105,13 +116,20 @@ def _parse(content: bytes, kind: str, source: str) -> Loaded:
     return Loaded(frame, lines, source, hashlib.sha256(content).hexdigest())
 
 
-def _load_store(path: Path) -> Loaded:
+def _load_store(path: Path, rows: StoreRows) -> Loaded:
     from scalecli.data.store import Store
 
     with Store.open(path, write=False) as store:
         frame = store.runs()
+        if not len(frame):
+            raise DataError(f"{path} holds no runs yet", hint="scalecli probe sweep --store " + str(path))
+        if rows == "readings":
+            frame = store.readings()
     if not len(frame):
-        raise DataError(f"{path} holds no runs yet", hint="scalecli probe sweep --store " + str(path))
+        raise DataError(
+            f"no run of {path} was read along its way",
+            hint="scalecli probe sweep --set recipe.evaluation.every=50 (steps)",
+        )
     digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
     return Loaded(frame, np.arange(1, len(frame) + 1), str(path), digest)
 

@@ -71,6 +71,12 @@ MIGRATIONS = (
 other comes after it), else the latest.
 """
 
+OF_THE_END = frozenset({
+    "loss", "loss_std", "loss_bits_per_byte", "perplexity", "tokens_per_second", "device_hours", "peak_memory_bytes",
+    "adamw_timescale", "status", "status_reason", "created_at",
+})  # fmt: skip
+"""Columns of a run that say nothing of a reading along its way."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
@@ -263,6 +269,19 @@ class Store:
             [json.loads(record) for (record,) in self._rows(query, (run_id, best[0][0]))] if best else []
         )
 
+    def readings(self) -> pd.DataFrame:
+        """One row for each reading of the loss along a run, and for its end, with the settings of the run.
+
+        Tokens, steps and compute are those up to the reading; what only the end has (throughput, other losses) is
+        left out. Runs without readings are too.
+        """
+        rows: list[dict[str, Any]] = []
+        for run in records_of(self.runs()):
+            along = {reading["step"]: reading for reading in records_of(self.steps(str(run["run_id"])))}
+            if along and run.get("status") == "ok" and run.get("steps") is not None:
+                rows += _readings(run, along)
+        return frame_of(rows)
+
     def measurements(self, kind: str) -> pd.DataFrame:
         """All rows of one kind of measurement (noise, throughput, memory), in the order they were written."""
         query = "SELECT record FROM measurements WHERE kind = ? ORDER BY attempt, position"
@@ -285,6 +304,26 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+def _readings(run: Mapping[str, Any], along: Mapping[int, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row of settings, step and loss for each reading of a run, and one for its end."""
+    settings = {
+        name: value
+        for name, value in run.items()
+        if name in COLUMNS and name not in OF_THE_END and value is not None
+    }
+    end = {"step": run["steps"], "loss": run["loss"], "loss_std": run.get("loss_std")}
+    for step, reading in sorted({**along, run["steps"]: end}.items()):
+        share = step / run["steps"]
+        grown = {name: settings[name] * share for name in ("tokens", "flops") if name in settings}
+        yield {
+            **settings,
+            **grown,
+            "steps": step,
+            "loss": reading["loss"],
+            "loss_std": reading.get("loss_std"),
+        }
 
 
 def attempts_folder(path: Path) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scalecli.data.cells import Array, Origin, numbers_of, optional_numbers, required_numbers
 from scalecli.data.derive import Derivation, derivations_for
-from scalecli.data.formats import Loaded, load, write_runs
+from scalecli.data.formats import Loaded, StoreRows, is_run_table, load, write_runs
 from scalecli.data.notes import Note, mapping_notes, table_notes
 from scalecli.data.records import records_of
 from scalecli.data.schema import column_for, likely_source
@@ -23,7 +23,7 @@ from scalecli.errors import DataError, TooFewRuns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Dropped", "Note", "RunTable", "read_runs", "write_runs"]
+__all__ = ["Dropped", "Note", "RunTable", "StoreRows", "is_run_table", "read_runs", "write_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ def read_runs(
     where: str | Sequence[str] = (),
     require: Collection[str] = (),
     keep_status: Collection[str] | None = ("ok",),
+    rows: StoreRows = "runs",
 ) -> RunTable:
     """Read a run table from .csv, .parquet, .jsonl, a store (.db) or `-` (standard input).
 
@@ -122,14 +123,14 @@ def read_runs(
     names stay. `unit` gives our name -> factor. Rows whose `status` is not in `keep_status` (None keeps all;
     a missing status is ok) and rows that fail a `where` condition are dropped and counted; `where` sees
     mapped, scaled and original names. `require` are the columns that must be there: derived where that is
-    exact (and noted), and checked row by row.
+    exact (and noted), and checked row by row. `rows` says what a row of a store is: a run, or a reading along one.
 
     Raises `DataError` for a file or column that is not there, `BadRow` for a required value that cannot be
     read, is missing, negative or not finite, `TooFewRuns` when no row is left.
     """
     mapping, factors = dict(map or {}), dict(unit or {})
     conditions = [parse_where(text) for text in ([where] if isinstance(where, str) else where)]
-    loaded = load(path)
+    loaded = load(path, rows)
     frame = _mapped(loaded, mapping)
     _refuse_units(factors, frame, loaded.source)
     steps = derivations_for([*require, *_names_in(conditions)], [str(name) for name in frame.columns])

@@ -33,6 +33,7 @@ from scalecli.fitters.law import (
 )
 from scalecli.fitters.resample import Clusters
 from scalecli.fitters.runs import columns_of, estimate_runs, group_labels, loss_std_of, setup_of
+from scalecli.fitters.speed import Speed
 
 MOST_ARMS = 8
 DIFFERENT = 0.05
@@ -229,6 +230,7 @@ def _own_fit(joint: Fit, law: type[Any], shared: Sequence[str], i: int, table: R
     places = [order.index(name if name in shared else _own(name, i)) for name in names(law)]
     point = np.array([getattr(joint.law, order[place]) for place in places])
     x = table.columns(law.inputs)
+    speed = Speed.of_runs(table)
     return replace(
         joint,
         law=with_values(law, point),
@@ -239,7 +241,13 @@ def _own_fit(joint: Fit, law: type[Any], shared: Sequence[str], i: int, table: R
             "used": len(table),
             "dropped": [{"reason": drop.reason, "count": drop.count} for drop in table.dropped],
         },
-        provenance={**joint.provenance, "setup": setup_of(table), "arm": arm, "shared": list(shared)},
+        provenance={
+            **joint.provenance,
+            "setup": setup_of(table),
+            "speed": None if speed is None else speed.document(),
+            "arm": arm,
+            "shared": list(shared),
+        },
     )
 
 

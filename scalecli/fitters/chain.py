@@ -40,6 +40,11 @@ class Chain:
     origins: Mapping[str, Fit]
     level: float
 
+    @property
+    def fits(self) -> list[Fit]:
+        """The fits, each once."""
+        return list({id(fit): fit for fit in self.origins.values()}.values())
+
     def interval(self, of: Callable[[Any], Any]) -> Interval:
         """A number computed from the law; `value` is NaN where it has no answer."""
         value = float(scalar_of(of, Trajectory, values(self.law)[None])[0])
@@ -85,6 +90,7 @@ def chain_document(
     point = {"params": np.array([params]), "batch_tokens": np.array([batch_tokens])}
     readings = [chain.interval(_loss_at({**point, "steps": np.array([step])})) for step in steps]
     losses = losses or _usual_losses(least.value, [reading.value for reading in readings])
+    told = [*notices, *(notice for fit in chain.fits for notice in fit.warnings)]
     return {
         "schema": "scalecli/trajectory/1",
         "at": {"params": params, "batch_tokens": batch_tokens},
@@ -99,7 +105,7 @@ def chain_document(
             {"steps": float(step), "tokens": float(step * batch_tokens), "loss": _ends(reading)}
             for step, reading in zip(steps, readings, strict=True)
         ],
-        "warnings": [{"code": notice.code, "message": notice.message} for notice in notices],
+        "warnings": [{"code": notice.code, "message": notice.message} for notice in told],
     }
 
 

@@ -147,6 +147,35 @@ def test_runs_have_canonical_columns_first_and_read_as_a_table(store, tmp_path):
     assert [(drop.reason, drop.count) for drop in runs.dropped] == [("status failed", 1)]
 
 
+def test_readings_have_the_settings_of_their_run_and_what_was_trained_until_then(store, tmp_path):
+    run = {
+        "params": 10,
+        "tokens": 400.0,
+        "steps": 4,
+        "flops": 24e3,
+        "batch_tokens": 100.0,
+        "tokens_per_second": 9.0,
+    }
+    read_on_the_way = [step("a", 1, 4.0), step("a", 2, 3.0), step("b", 1), step("c", 1)]
+    ends = [result("a", **run), result("b", "diverged", **run), result("d", **run)]
+    store.ingest(write_attempt(store, "1.jsonl", *read_on_the_way, *ends))
+    readings = read_runs(tmp_path / "runs.db", require=("tokens", "loss"), rows="readings").frame
+    assert readings[["run_id", "steps", "tokens", "flops", "loss"]].to_numpy().tolist() == [
+        ["a", 1, 100.0, 6e3, 4.0],
+        ["a", 2, 200.0, 12e3, 3.0],
+        ["a", 4, 400.0, 24e3, 2.5],
+    ]
+    assert readings["batch_tokens"].eq(100).all()
+    assert "tokens_per_second" not in readings
+
+
+def test_a_store_whose_runs_were_not_read_along_the_way_has_no_readings(store, tmp_path):
+    store.ingest(write_attempt(store, "1.jsonl", result("a", steps=4, tokens=400.0)))
+    with pytest.raises(DataError, match="read along its way") as told:
+        read_runs(tmp_path / "runs.db", rows="readings")
+    assert "evaluation.every" in told.value.hint
+
+
 def test_rows_of_a_table_are_imported_once(store, tmp_path):
     (tmp_path / "runs.csv").write_text("params,loss,status\n1000,3,ok\n2000,2.5,\n3000,,diverged\n")
     table = read_runs(tmp_path / "runs.csv", keep_status=None)

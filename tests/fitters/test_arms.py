@@ -37,7 +37,9 @@ def table(laws: dict[str, Any], *, noise: float = 0.002, sizes: int = 6) -> RunT
 
 
 def test_exact_arms_are_recovered() -> None:
-    found = fit_arms(table({"adamw": PLAIN, "muon": BETTER}, noise=0.0), Chinchilla, "optimizer", options=QUICK)
+    found = fit_arms(
+        table({"adamw": PLAIN, "muon": BETTER}, noise=0.0), Chinchilla, "optimizer", options=QUICK
+    )
     assert found.shared == ("alpha", "beta")
     for arm, truth in (("adamw", PLAIN), ("muon", BETTER)):
         np.testing.assert_allclose(values(found.fits[arm].law), values(truth), rtol=1e-4)
@@ -80,7 +82,9 @@ def test_slopes_of_a_joint_law() -> None:
         moved = [values(point).copy() for _ in range(2)]
         moved[0][place], moved[1][place] = value * (1 - 1e-6), value * (1 + 1e-6)
         low, high = (law(**dict(zip(law.__slots__, at, strict=True))).predict(x) for at in moved)
-        np.testing.assert_allclose(point.gradient(x)[:, place], (high - low) / (2e-6 * value), rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(
+            point.gradient(x)[:, place], (high - low) / (2e-6 * value), rtol=1e-5, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(

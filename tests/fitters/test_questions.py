@@ -14,7 +14,9 @@ from scalecli.fitters.questions import ask_points, questions_of
 
 @pytest.fixture(scope="module")
 def fit() -> Fit:
-    encoder, decoder = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e7, 1e9, 5)))
+    encoder, decoder = (
+        axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e7, 1e9, 5))
+    )
     x = {"params_encoder": encoder, "params_decoder": decoder}
     truth = EncoderDecoder(L_inf=1.5, alpha=900.0, p_e=0.1, p_d=0.2)
     noise = np.exp(0.002 * np.random.default_rng(0).standard_normal(25))

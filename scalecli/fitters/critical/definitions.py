@@ -20,3 +20,8 @@ SOURCES = {
     SATURATED: "shallue2018",
     ARGMIN_SAMPLES: "sato2022",
 }
+
+COMPUTE_AND_TIME = (
+    "the fewest tokens are taken by batches far below a critical one, the fewest steps by those far above: the batch "
+    "of least compute is much smaller than that of least time (bordelon2021)"
+)

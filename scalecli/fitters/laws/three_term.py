@@ -16,7 +16,8 @@ class ThreeTerm:
     """L(N, S, b) = E + A N^-alpha + B S^-beta + C b^-gamma  [nats/token]; N: parameters, S: steps, b: batch.
 
     b in tokens. D = S b is split into steps and batch, so that runs at batches that are not optimal count,
-    and the best batch at fixed D follows. Schaipp 2026 (arXiv 2607.01487).
+    and the best batch at fixed D follows. The split is that of Schaipp 2026 (arXiv 2607.01487), known here from its
+    abstract and restatements; that the three are added as powers is our reading of them.
     """
 
     name: ClassVar[str] = "three-term"

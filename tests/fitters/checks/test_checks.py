@@ -23,7 +23,9 @@ TRUTH = Chinchilla(E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37)
 
 
 def runs(*, noise: float = 0.002, sizes: int = 12, low: float = 2e7, law: Any = TRUTH) -> pd.DataFrame:
-    size, ratio = (axis.ravel() for axis in np.meshgrid(np.geomspace(low, 50 * low, sizes), [5.0, 20.0, 80.0]))
+    size, ratio = (
+        axis.ravel() for axis in np.meshgrid(np.geomspace(low, 50 * low, sizes), [5.0, 20.0, 80.0])
+    )
     x = {"params": size, "tokens": size * ratio}
     error = noise * np.random.default_rng(0).standard_normal(len(size))
     return pd.DataFrame({**x, "loss": law.predict(x) * np.exp(error)})
