@@ -77,6 +77,9 @@ OF_THE_END = frozenset({
 })  # fmt: skip
 """Columns of a run that say nothing of a reading along its way."""
 
+GROWING: tuple[str, ...] = ("tokens", "flops")
+"""Columns of a run that a reading has its share of."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
