@@ -589,6 +589,28 @@ class MemoryDocument(MemoryPart):
     target: dict[str, Any]
 
 
+class _Way(_Open):
+    name: str
+    sequences: int
+    padding: float
+    effective_tokens: float
+    attention: float
+    imbalance: float
+
+
+class PackingDocument(_Open):
+    """`packing --json`: ways to fill batches with documents of many lengths."""
+
+    schema_name: Literal["scalecli/packing/1"] = Field(alias="schema")
+    sequence_length: int
+    batch_sequences: int
+    data_parallel: int
+    documents: int
+    split: int
+    nominal_tokens: int
+    ways: list[_Way]
+
+
 class MemoryCalibrationDocument(_Open):
     """`memory --calibrate --json`: the overhead beyond tensors, and the steps that it rests on [bytes]."""
 
@@ -699,6 +721,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "memory-calibration": MemoryCalibrationDocument,
     "multipliers": MultipliersDocument,
     "optimizers": OptimizersDocument,
+    "packing": PackingDocument,
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,

@@ -14,7 +14,7 @@ from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, run_batch
 from scalecli.plan.ceiling import RateCeiling, cap_rate
-from scalecli.plan.cost import FLOP_COUNT, plan_cost
+from scalecli.plan.cost import plan_cost
 from scalecli.plan.course import Course, Table, critical_course
 from scalecli.plan.diloco import note_diloco
 from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, Stage, TargetPart
@@ -39,6 +39,7 @@ from scalecli.plan.remarks import (
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.schedule import plan_stages, steps_of
 from scalecli.plan.setup import check_batch_unit, check_setup
+from scalecli.plan.step.report import FLOP_COUNT
 from scalecli.plan.target import Target, Wish, resolve
 from scalecli.plan.tradeoff import note_saturation, tradeoff
 
