@@ -598,6 +598,24 @@ class _Way(_Open):
     imbalance: float
 
 
+class ProbeDeviceDocument(_Open):
+    """`probe device --json`: speeds of this machine's device, and the accelerator that plans see."""
+
+    schema_name: Literal["scalecli/probe-device/1"] = Field(alias="schema")
+    name: str
+    device: str
+    products: list[dict[str, Any]]
+    memory_bandwidth: float
+    launch_seconds: float
+    memory_bytes: int
+    host_bandwidth: float | None
+    collective_bandwidth: float | None
+    model_error: float
+    ridge_flops_per_byte: float
+    accelerator: dict[str, Any]
+    record: str
+
+
 class PackingDocument(_Open):
     """`packing --json`: ways to fill batches with documents of many lengths."""
 
@@ -729,6 +747,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "probe-critical-batch": ProbeCriticalBatchDocument,
     "probe-curvature": ProbeCurvatureDocument,
     "probe-lr": ProbeLearningRateDocument,
+    "probe-device": ProbeDeviceDocument,
     "probe-memory": ProbeMemoryDocument,
     "probe-noise": ProbeNoiseDocument,
     "probe-stability": ProbeStabilityDocument,

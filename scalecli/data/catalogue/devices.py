@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalecli.data.catalogue.names import close_names
+from scalecli.data.state import state_folder
 from scalecli.errors import DataError
 
 
@@ -65,6 +66,21 @@ class Accelerator:
 def user_accelerators(path: Path) -> dict[str, Accelerator]:
     """The accelerators of a TOML file with the catalogue's keys. `DataError` names file, entry and key."""
     return {name: _user_accelerator(name, entry, path) for name, entry in _user_entries(path).items()}
+
+
+def measured_file(name: str) -> Path:
+    """Where `probe device` keeps what it measured under that name. Raises DataError for a name that is no file's."""
+    if not name or name != Path(name).name or name.startswith("."):
+        raise DataError(f"{name!r} cannot be the name of a device", hint="letters, digits and hyphens")
+    return state_folder() / "devices" / f"{name}.toml"
+
+
+def measured_accelerators() -> dict[str, Accelerator]:
+    """What `probe device` measured on this machine."""
+    found: dict[str, Accelerator] = {}
+    for path in sorted((state_folder() / "devices").glob("*.toml")):
+        found |= user_accelerators(path)
+    return found
 
 
 def _user_entries(path: Path) -> dict[str, Any]:
