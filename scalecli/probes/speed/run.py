@@ -40,8 +40,8 @@ def run(
         return Speeds(
             device=device_name(place),
             products=tuple(_without_emulated(products)),
-            memory_bandwidth=_memory_bandwidth(place),
-            launch_seconds=_launch_seconds(place),
+            memory_bandwidth=memory_bandwidth(place),
+            launch_seconds=launch_seconds(place),
             memory_bytes=_memory_bytes(place),
             devices=torch.cuda.device_count() if place.type == "cuda" else 1,
             multiprocessors=_multiprocessors(place),
@@ -98,14 +98,14 @@ def _without_emulated(products: list[Product]) -> list[Product]:
     return [p for p in products if p.dtype == "float32" or best[p.dtype] > EMULATED * plain]
 
 
-def _memory_bandwidth(place: torch.device) -> float:
+def memory_bandwidth(place: torch.device) -> float:
     """Bytes read and written a second by a copy."""
     source = torch.zeros(COPIED_BYTES[place.type], dtype=torch.uint8, device=place)
     target = torch.empty_like(source)
     return 2 * source.numel() / _seconds(lambda: target.copy_(source), place)
 
 
-def _launch_seconds(place: torch.device) -> float:
+def launch_seconds(place: torch.device) -> float:
     """Between two of the smallest operations."""
     tiny = torch.zeros(16, device=place)
 
