@@ -67,6 +67,9 @@ class Economy:
         return accelerator.price_per_hour if self.price_per_hour is None else self.price_per_hour
 
 
+NOTHING_KNOWN = Economy()
+
+
 def model_utilisation(accelerator: Accelerator, step: StepTime | None, measured: float | None = None) -> Span:
     """MFU as measured, by the step-time model of a layout, or (without a layout) what kernels of the device reach.
 
@@ -87,7 +90,7 @@ def plan_cost(
     count: int,
     recipe: Recipe,
     step: StepTime | None = None,
-    economy: Economy = Economy(),
+    economy: Economy = NOTHING_KNOWN,
     goodput: float = 1.0,
 ) -> CostPart:
     """Cost of `flops` exact model FLOPs: seconds = FLOPs / (MFU × dense peak × count × goodput).
@@ -124,7 +127,7 @@ def tokens_in_days(
     count: int,
     recipe: Recipe,
     step: StepTime | None = None,
-    economy: Economy = Economy(),
+    economy: Economy = NOTHING_KNOWN,
     goodput: float = 1.0,
 ) -> float:
     """Tokens that a model can be trained on in `days` on `count` devices, at the middle of the MFU's interval."""

@@ -34,7 +34,7 @@ def test_every_source_is_complete_and_used():
     for name in ("reductions.toml", "throughput.toml"):
         table = tomllib.loads((PACKAGE / "data" / "catalogue" / name).read_text())
         cited |= {entry["source"] for entry in table.values()}
-    assert cited <= sources().keys()
+    assert cited - {""} <= sources().keys()  # an optimizer without published settings names no source
     for key, source in sources().items():
         assert source.title
         assert source.authors
