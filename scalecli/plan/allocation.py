@@ -1,10 +1,8 @@
-"""The best size and length for a budget, with what comes after training priced in.
+"""The best size and length for what may be spent, and others beside it.
 
-A token that the finished model reads or writes is a forward pass: a third of a training token (Sardana et al.,
-2401.00448, section 2: 6 N D_train + 2 N D_inference). So a budget that could train A(N) tokens of a model of N
-parameters trains A(N) - D_inference / 3, and the best N has the least loss there; or, for a loss that is wanted, the
-least cost. A(N) is C / 6 N for a budget of compute, and what the devices train in the time for one of days or money:
-layout, communication and all.
+What could train A(N) tokens of a model of N parameters trains A(N) - D_inference / 3 where inference is paid from it,
+and the best N has the least loss there; or, for a loss that is wanted, the least cost. A(N) is C / 6 N for a budget of
+compute, and what the devices train in the time for one of days or money: layout, communication and all.
 """
 
 from __future__ import annotations
@@ -23,46 +21,25 @@ from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.fitters.law import Array
 from scalecli.plan.speed import Speed
+from scalecli.plan.spending import SECONDS_PER_DAY, SERVED_BYTES, Spending, price_per_second
 
-FORWARD_SHARE = 1 / 3
-SERVED_BYTES = 2  # of a weight of the finished model
 POINTS = 121  # sizes that are tried, evenly in the logarithm
 TIMED = 7  # of them a layout is searched for
-# Tokens a parameter that sizes are looked for between.
+APPROACHES = 4  # halvings of the distance to a size that does not fit
+# Tokens a parameter that sizes are looked for between, and sizes where only a loss is known.
 RATIOS = (1.0, 2000.0)
+SIZES = (1e5, 1e13)
+MOST_TOKENS = 1e18
 NEIGHBOURS = (0.25, 0.5, 1.0, 2.0, 4.0)
-SECONDS_PER_DAY, SECONDS_PER_HOUR = 86_400, 3_600
 BISECTIONS = 60
 ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What may be spent (one of compute, days or money), or the loss that is wanted at the least compute or time."""
-
-    flops: float | None = None
-    days: float | None = None
-    money: float | None = None
-    loss: float | None = None
-    inference_tokens: float = 0.0
-    serve_bytes: float | None = None
-    """What the finished model's weights may take, experts counted whole."""
-
-    def __str__(self) -> str:
-        said = {"FLOPs": self.flops, "days": self.days, "money": self.money, "loss": self.loss}
-        text = " and ".join(f"{name} {value:.4g}" for name, value in said.items() if value is not None)
-        if self.inference_tokens:
-            text += f", with {self.inference_tokens:.3g} tokens of inference"
-        if self.serve_bytes is not None:
-            text += f", in {self.serve_bytes:.3g} bytes"
-        return text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """One way to spend the budget. FLOPs by 6 N and 2 N of the active parameters."""
+    """One way to spend it. FLOPs by 6 N and 2 N of the active parameters."""
 
-    experts: int
+    num_experts: int
     params: float
     params_active: float
     tokens: float
@@ -74,28 +51,50 @@ class Allocation:
     serve_bytes: float
     reason: str = ""
 
+    @property
+    def cost(self) -> float:
+        """Days where the devices are known, else FLOPs."""
+        return self.training_flops + self.inference_flops if self.days is None else self.days
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Models by what laws count of them, each (models,); all have as many experts."""
+
+    active: Array
+    total: Array
+    non_embedding: Array
+    experts: int
+
+    @classmethod
+    def of(cls, shapes: Sequence[ModelShape]) -> Sizes:
+        """Counted from their shapes."""
+        counts = [(shape.params_active, shape.params, shape.params_non_embedding) for shape in shapes]
+        active, total, non_embedding = np.array(counts, dtype=float).T
+        return cls(active, total, non_embedding, shapes[0].num_experts)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best allocation, its shape, the interval of its size, and others beside it."""
+    """The best allocation, its shape, the interval of its active size, and others beside it."""
 
     best: Allocation
     shape: ModelShape
-    params: FitInterval
+    params_active: FitInterval
     rows: tuple[Allocation, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allocator:
-    """The law, and what a token costs. `experts` are the numbers of experts that may be chosen from."""
+    """The law, and what a token costs. Of `experts`, numbers of them that may be chosen from, a token visits one."""
 
     law: Any
-    budget: Budget
+    spending: Spending
     vocab: int
     fit: Fit | None = None
+    """Whose draws give the interval of the size."""
     speed: Speed | None = None
     experts: Sequence[int] = (1,)
-    experts_per_token: int = 1
     _speeds: dict[int, tuple[Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     def find(self) -> Found:
@@ -106,27 +105,24 @@ class Allocator:
         rows = [row for count in self.experts if (row := self._best(count)) is not None]
         if not rows:
             raise PlanError(
-                f"no model can be trained with {self.budget}",
-                hint="a larger budget, fewer tokens of inference, or more bytes to serve it in",
+                f"no model can be trained with {self.spending}",
+                hint="more to spend, more or larger devices, fewer tokens of inference, or more bytes to serve it in",
             )
-        best = min(
-            rows,
-            key=lambda row: (row.loss, self._cost(row)) if self.budget.loss is None else (self._cost(row), 0),
-        )
+        wanted = self.spending.loss
+        best = min(rows, key=lambda row: row.loss if wanted is None else row.cost)
         if len(rows) == 1:
             rows = self._neighbours(best)
         return Found(
-            best, self._shape(best.params_active, best.experts), self._interval(best),
-            tuple(sorted(rows, key=lambda row: (row.experts, row.params))),
+            best, self._shape(best.params_active, best.num_experts), self._interval(best),
+            tuple(sorted(rows, key=lambda row: (row.num_experts, row.params))),
         )  # fmt: skip
 
     def _best(self, experts: int) -> Allocation | None:
         """With that many experts; None where nothing is affordable."""
-        sizes = self._sizes()
-        size = self._argmin(self.law, sizes, experts)[0]
-        if not np.isfinite(size):
+        size = float(self._argmin(self.law, self._sizes(), experts)[0])
+        if not math.isfinite(size):
             return None
-        return self._row(float(size), experts, "least cost" if self.budget.loss else "least loss")
+        return self._row(size, experts, "least loss" if self.spending.loss is None else "least cost")
 
     def _neighbours(self, best: Allocation) -> list[Allocation]:
         """Smaller and larger models for the same budget or loss."""
@@ -134,7 +130,7 @@ class Allocator:
         for factor in NEIGHBOURS:
             row: Allocation | None = best
             if factor != 1:
-                row = self._row(best.params_active * factor, best.experts, f"{factor:g} times the size")
+                row = self._row(best.params_active * factor, best.num_experts, f"{factor:g} times the size")
             if row is not None:
                 found.append(row)
         return found
@@ -144,81 +140,27 @@ class Allocator:
         if self.fit is None or not len(self.fit.draws):
             return FitInterval(best.params_active, None, None)
         sizes = self._sizes()
-        found = self.fit.query(lambda law: self._argmin(law, sizes, best.experts))
+        found = self.fit.query(lambda law: self._argmin(law, sizes, best.num_experts))
         return FitInterval(best.params_active, found.low, found.high)
 
     def _argmin(self, law: Any, sizes: Array, experts: int) -> Array:
-        """The best of the sizes for the law, or for each of its draws; a parabola through the best three."""
-        affordable = self._affordable(sizes, experts)
-        served = SERVED_BYTES * self._totals(sizes, experts)
-        allowed = (
-            np.ones(len(sizes), bool)
-            if self.budget.serve_bytes is None
-            else served <= self.budget.serve_bytes
-        )
+        """The best of the sizes for the law, or for each of its draws; by a parabola through the best three."""
+        affordable, models = self._affordable(sizes, experts), self._models(sizes, experts)
+        most = math.inf if self.spending.serve_bytes is None else self.spending.serve_bytes
+        wanted, paid = self.spending.loss, self.spending.inference_as_training
         with np.errstate(all="ignore"):
-            if self.budget.loss is None:
-                tokens = affordable - FORWARD_SHARE * self.budget.inference_tokens
-                cost = np.where(tokens > 0, self._loss(law, sizes, np.maximum(tokens, 1.0), experts), np.inf)
+            if wanted is None:
+                tokens = affordable - paid
+                cost = np.where(tokens > 0, _loss(law, models, np.maximum(tokens, 1.0)), np.inf)
             else:
-                tokens = self._tokens_for_loss(law, sizes, experts)
-                cost = (tokens + FORWARD_SHARE * self.budget.inference_tokens) / affordable
-        cost = np.where(allowed & np.isfinite(cost), cost, np.inf)
+                cost = (_tokens_for_loss(law, models, wanted) + paid) / affordable
+        cost = np.where((SERVED_BYTES * models.total <= most) & np.isfinite(cost), cost, np.inf)
         return _vertex(np.log(sizes), np.atleast_2d(cost))
 
-    def _loss(self, law: Any, sizes: Array, tokens: Array, experts: int) -> Array:
-        columns = {
-            "params": self._totals(sizes, experts),
-            "params_active": sizes,
-            "params_non_embedding": sizes,
-            "tokens": tokens,
-            "unique_tokens": tokens,
-            "flops": FLOPS_PER_WEIGHT_TRAINING * sizes * tokens,
-            "num_experts": np.full(np.shape(sizes), float(experts)),
-        }
-        missing = [name for name in law.inputs if name not in columns]
-        if missing:
-            raise PlanError(
-                f"the law {law.name!r} needs {', '.join(missing)}, which no budget says",
-                hint="give a fit of a law over params and tokens, such as chinchilla",
-            )
-        return np.asarray(law.predict({name: columns[name] for name in law.inputs}))
-
-    def _tokens_for_loss(self, law: Any, sizes: Array, experts: int) -> Array:
-        """Tokens at which each size reaches the wanted loss; infinite where none do."""
-        assert self.budget.loss is not None
-        low = np.zeros(np.shape(self._loss(law, sizes, np.ones(len(sizes)), experts)))
-        high = low + math.log(1e18)
-        reached = self._loss(law, sizes, np.exp(high), experts) <= self.budget.loss
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            enough = self._loss(law, sizes, np.exp(middle), experts) <= self.budget.loss
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        return np.where(reached, np.exp(high), np.inf)
-
     def _affordable(self, sizes: Array, experts: int) -> Array:
-        """Tokens that the whole budget would train at each size; where only a loss is said, one FLOP or day of it."""
-        if self.speed is None:
-            flops = self.budget.flops if self.budget.flops is not None else 1.0
-            return flops / (FLOPS_PER_WEIGHT_TRAINING * sizes)
-        return self._seconds() * self._tokens_per_second(sizes, experts)
-
-    def _seconds(self) -> float:
-        """Of all devices, that the budget buys."""
-        if self.budget.days is not None:
-            return self.budget.days * SECONDS_PER_DAY
-        if self.budget.money is not None:
-            return self.budget.money / self._price_per_second()
-        return SECONDS_PER_DAY
-
-    def _price_per_second(self) -> float:
-        assert self.speed is not None
-        price = self.speed.economy.price(self.speed.fleet.device)
-        if not price:
-            raise PlanError(
-                "money buys nothing without a price", hint="give --price, of one device for an hour"
-            )
-        return price * self.speed.fleet.count / SECONDS_PER_HOUR
+        """Training tokens that the whole budget would buy at each size; 0 where the devices cannot hold it."""
+        speeds = None if self.speed is None else self._tokens_per_second(sizes, experts)
+        return self.spending.buys(sizes, speeds, self.speed)
 
     def _tokens_per_second(self, sizes: Array, experts: int) -> Array:
         """Interpolated between a few sizes that layouts are searched for: it nearly follows a power; 0 beyond them."""
@@ -232,73 +174,144 @@ class Allocator:
 
     def _search_speeds(self, experts: int) -> tuple[Array, Array]:
         """Sizes up to the largest that fits, and tokens a second of each."""
-        assert self.speed is not None
-        tried, found = [], []
+        assert self.speed is not None, "asked for with devices only"
         sizes = self._sizes()
+        found: dict[float, float] = {}
         for size in np.geomspace(sizes[0], sizes[-1], TIMED):
             speed = self.speed.tokens_per_second(self._shape(size, experts))
             if speed is None:
+                self._approach(size, found, experts)
                 break
-            tried.append(size)
-            found.append(speed)
-        return np.array(tried), np.array(found)
+            found[size] = speed
+        return np.array(list(found)), np.array(list(found.values()))
+
+    def _approach(self, size: float, found: dict[float, float], experts: int) -> None:
+        """Find sizes nearer to one that does not fit, if any fits."""
+        assert self.speed is not None, "asked for with devices only"
+        for _ in range(APPROACHES if found else 0):
+            middle = math.sqrt(max(found) * size)
+            speed = self.speed.tokens_per_second(self._shape(middle, experts))
+            if speed is None:
+                size = middle
+            else:
+                found[middle] = speed
 
     def _sizes(self) -> Array:
         """Active sizes between which the best one is looked for."""
-        if self.budget.loss is not None:
-            return np.geomspace(1e5, 1e13, POINTS)
-        flops = self.budget.flops
+        if self.spending.loss is not None:
+            return np.geomspace(*SIZES, POINTS)
+        flops = self.spending.flops
         if flops is None:
-            assert self.speed is not None
+            assert self.speed is not None, "days and money need devices"
             device = self.speed.fleet.device
-            flops = self._seconds() * max(device.peak_flops.values()) * self.speed.fleet.count / 2
-        ends = [math.sqrt(flops / FLOPS_PER_WEIGHT_TRAINING / ratio) for ratio in reversed(RATIOS)]
-        return np.geomspace(max(ends[0], 1e4), max(ends[1], 1e5), POINTS)
+            flops = (
+                self.spending.seconds(self.speed)
+                * max(device.peak_flops.values())
+                * self.speed.fleet.count
+                / 2
+            )
+        low, high = (math.sqrt(flops / FLOPS_PER_WEIGHT_TRAINING / ratio) for ratio in reversed(RATIOS))
+        return np.geomspace(max(low, SIZES[0] / 10), max(high, SIZES[0]), POINTS)
 
     def _row(self, size: float, experts: int, reason: str) -> Allocation | None:
         """What that active size would be trained on, and what it would cost; None where it is not affordable."""
-        sizes = np.array([size])
+        sizes, paid = np.array([size]), self.spending.inference_as_training
+        model = self._models(sizes, experts)
+        total = float(model.total[0])
         speed = None if self.speed is None else float(self._tokens_per_second(sizes, experts)[0])
         if speed == 0:
             return None
-        if self.budget.loss is None:
-            tokens = float(self._affordable(sizes, experts)[0]) - FORWARD_SHARE * self.budget.inference_tokens
+        if self.spending.loss is None:
+            tokens = float(self._affordable(sizes, experts)[0]) - paid
         else:
-            tokens = float(np.squeeze(self._tokens_for_loss(self.law, sizes, experts)))
+            tokens = float(np.squeeze(_tokens_for_loss(self.law, model, self.spending.loss)))
         if not (tokens > 0 and math.isfinite(tokens)):
             return None
-        seconds = None if speed is None else (tokens + FORWARD_SHARE * self.budget.inference_tokens) / speed
-        price = None if self.speed is None else self.speed.economy.price(self.speed.fleet.device)
+        seconds = None if speed is None else (tokens + paid) / speed
         return Allocation(
-            experts=experts,
-            params=float(self._totals(sizes, experts)[0]),
+            num_experts=experts,
+            params=total,
             params_active=size,
             tokens=tokens,
-            loss=float(np.squeeze(self._loss(self.law, sizes, np.array([tokens]), experts))),
+            loss=float(np.squeeze(_loss(self.law, model, np.array([tokens])))),
             training_flops=FLOPS_PER_WEIGHT_TRAINING * size * tokens,
-            inference_flops=FORWARD_SHARE * FLOPS_PER_WEIGHT_TRAINING * size * self.budget.inference_tokens,
+            inference_flops=FLOPS_PER_WEIGHT_TRAINING * size * paid,
             days=None if seconds is None else seconds / SECONDS_PER_DAY,
-            amount=None if seconds is None or not price else seconds * self._price_per_second(),
-            serve_bytes=SERVED_BYTES * float(self._totals(sizes, experts)[0]),
+            amount=self._amount(seconds),
+            serve_bytes=SERVED_BYTES * total,
             reason=reason,
         )
 
-    def _cost(self, row: Allocation) -> float:
-        return row.days if row.days is not None else row.training_flops + row.inference_flops
+    def _amount(self, seconds: float | None) -> float | None:
+        if seconds is None or self.speed is None or not self.speed.economy.price(self.speed.fleet.device):
+            return None
+        return seconds * price_per_second(self.speed)
 
     def _shape(self, size: float, experts: int) -> ModelShape:
-        dense = shape_for_params(size, vocab=self.vocab)
-        if experts == 1:
-            return dense
-        return with_experts(dense, experts, min(self.experts_per_token, experts))
+        return with_experts(shape_for_params(size, vocab=self.vocab), experts, 1)
 
-    def _totals(self, sizes: Array, experts: int) -> Array:
-        """Total parameters of active sizes: idle experts come on top."""
-        if experts == 1:
-            return sizes
-        shapes = [self._shape(float(size), experts) for size in sizes]
-        totals: Array = sizes * np.array([shape.params / shape.params_active for shape in shapes])
-        return totals
+    def _models(self, sizes: Array, experts: int) -> Sizes:
+        """Active sizes with what else laws count; idle experts come on top, embedding and head are the vocabulary's."""
+        if not {"params_non_embedding", "num_experts"} & set(self.law.inputs):
+            return Sizes(sizes, sizes, sizes, experts)
+        counted = Sizes.of([self._shape(float(size), experts) for size in sizes])
+        scale = sizes / counted.active
+        return Sizes(sizes, scale * counted.total, scale * counted.non_embedding, experts)
+
+
+def tokens_of(
+    shape: ModelShape, spending: Spending, speed: Speed | None, law: Any = None, sequences: int | None = None
+) -> float:
+    """What the budget trains of this very shape, at a batch where one is known; for a wanted loss what `law` says.
+
+    Raises PlanError where that is nothing, or infinite.
+    """
+    models = Sizes.of([shape])
+    if spending.loss is not None:
+        tokens = _tokens_for_loss(law, models, spending.loss)
+    else:
+        speeds = None
+        if speed is not None:
+            speeds = np.array([speed.tokens_per_second(shape, sequences) or 0.0])
+        tokens = spending.buys(models.active, speeds, speed) - spending.inference_as_training
+    found = float(np.squeeze(tokens))
+    if not (found > 0 and math.isfinite(found)):
+        raise PlanError(
+            f"{shape.params:.3g} parameters cannot be trained with {spending}",
+            hint="more to spend, or more or larger devices; without a size the best one is found",
+        )
+    return found
+
+
+def _tokens_for_loss(law: Any, models: Sizes, wanted: float) -> Array:
+    """Tokens at which each model reaches the wanted loss; infinite where none do."""
+    low = np.zeros(np.shape(_loss(law, models, np.ones(len(models.total)))))
+    high = low + math.log(MOST_TOKENS)
+    reached = _loss(law, models, np.exp(high)) <= wanted
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        enough = _loss(law, models, np.exp(middle)) <= wanted
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(reached, np.exp(high), np.inf)
+
+
+def _loss(law: Any, models: Sizes, tokens: Array) -> Array:
+    columns = {
+        "params": models.total,
+        "params_active": models.active,
+        "params_non_embedding": models.non_embedding,
+        "num_experts": np.full(len(models.total), float(models.experts)),
+        "tokens": tokens,
+        "unique_tokens": tokens,
+        "flops": FLOPS_PER_WEIGHT_TRAINING * models.active * tokens,
+    }
+    missing = [name for name in law.inputs if name not in columns]
+    if missing:
+        raise PlanError(
+            f"the law {law.name!r} needs {', '.join(missing)}, which no budget says",
+            hint="give a fit of a law over params and tokens, such as chinchilla",
+        )
+    return np.asarray(law.predict({name: columns[name] for name in law.inputs}))
 
 
 def _vertex(logs: Array, cost: Array) -> Array:

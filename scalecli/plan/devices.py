@@ -12,7 +12,9 @@ from scalecli.plan.fleet import Fleet
 from scalecli.plan.layout import Choice
 from scalecli.plan.memory import MemoryPlan, memory_part, plan_memory
 from scalecli.plan.mixed import SPREAD, MixedPlan, plan_mixed
+from scalecli.plan.replicas import Replicas
 from scalecli.plan.step.conditions import STANDARD, Conditions
+from scalecli.plan.step.report import step_part
 
 
 def plan_on(
@@ -23,21 +25,38 @@ def plan_on(
     batch_sequences: int,
     recipe: Recipe,
     conditions: Conditions = STANDARD,
+    replicas: Replicas | None = None,
 ) -> MemoryPlan:
     """The fastest layout that fits on one kind of devices; on several, the split that none waits for.
 
-    Raises PlanError for impossible wishes and DoesNotFit with the bytes of what came nearest.
+    With `replicas` it is the layout of one of them, and the step is longer for their averaging. Raises PlanError for
+    impossible wishes and DoesNotFit with the bytes of what came nearest.
     """
-    if not fleet.is_mixed:
-        return plan_memory(
-            shape, sequence_length=sequence_length, batch_sequences=batch_sequences, accelerator=fleet.device,
-            count=fleet.count, recipe=recipe, search=True, conditions=conditions,
+    if replicas is not None:
+        part = replicas.part(fleet)
+        found = plan_on(
+            part, shape, sequence_length=sequence_length, batch_sequences=batch_sequences // replicas.count,
+            recipe=recipe, conditions=conditions,
         )  # fmt: skip
-    found = plan_mixed(
-        shape, fleet.kinds, sequence_length=sequence_length, batch_sequences=batch_sequences, recipe=recipe,
-        conditions=conditions,
+        return _joined(found, replicas, shape, part, fleet.count)
+    if fleet.is_mixed:
+        split = plan_mixed(
+            shape, fleet.kinds, sequence_length=sequence_length, batch_sequences=batch_sequences, recipe=recipe,
+            conditions=conditions,
+        )  # fmt: skip
+        return _as_memory_plan(split, fleet)
+    return plan_memory(
+        shape, sequence_length=sequence_length, batch_sequences=batch_sequences, accelerator=fleet.device,
+        count=fleet.count, recipe=recipe, search=True, conditions=conditions,
     )  # fmt: skip
-    return _as_memory_plan(found, fleet)
+
+
+def _joined(
+    found: MemoryPlan, replicas: Replicas, shape: ModelShape, part: Fleet, devices: int
+) -> MemoryPlan:
+    step = replicas.joined(found.chosen.timed, shape, part.device, part.count)
+    described = step_part(step, devices, part.device.power_watts)
+    return replace(found, chosen=replace(found.chosen, step=step), part=found.part | {"step": described})
 
 
 def _as_memory_plan(found: MixedPlan, fleet: Fleet) -> MemoryPlan:

@@ -212,6 +212,22 @@ class CostPart(Document):
     energy_kwh: Interval | None
 
 
+class AllocationPart(Document):
+    """One way to spend the budget, or to reach the wished loss: size, length, and what they cost."""
+
+    num_experts: int
+    params: float
+    params_active: float
+    tokens: float
+    loss: float = Field(description="nats/token, by the law that the size was found with")
+    training_flops: float
+    inference_flops: float
+    days: float | None
+    amount: float | None
+    serve_bytes: float = Field(description="of the finished model's weights, two bytes each")
+    reason: str
+
+
 Budget = Literal["data", "compute"]
 
 
@@ -272,6 +288,9 @@ class Plan(Document):
 
     schema_name: Literal["scalecli/plan/1"] = Field(alias="schema")
     target: TargetPart
+    allocation: list[AllocationPart] = Field(
+        description="sizes and lengths beside each other; empty where the size was said"
+    )
     batch: BatchPart
     learning_rate: RatePart
     optimizer: OptimizerPart

@@ -187,9 +187,10 @@ def _offloaded_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> float:
     shards = layout.shards if layout.sharding.startswith("zero") else 1
     weights = rank.weights * recipe.weight_bytes / shards
     kept = saved.layer_kept(rank, recipe) * rank.layers
-    return {
-        "none": 0.0,
-        "optimizer": 2 * weights,  # gradients out, weights back
-        "optimizer+weights": (1 + 2 * recipe.accumulation) * weights,
-        "activations": 2.0 * kept * recipe.accumulation,
-    }[layout.offload]
+    parts = layout.offload.split("+")
+    moved = 0.0
+    if "weights" in parts:  # in for every pass, gradients or updated weights out once
+        moved += (1 + 2 * recipe.accumulation) * weights
+    elif "optimizer" in parts:  # gradients out, weights back
+        moved += 2 * weights
+    return moved + (2.0 * kept * recipe.accumulation if "activations" in parts else 0.0)

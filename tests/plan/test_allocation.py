@@ -12,10 +12,11 @@ from scalecli.errors import PlanError
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.joint_moe import JointMoe
-from scalecli.plan.allocation import Allocator, Budget, Found
+from scalecli.plan.allocation import Allocator, Found
 from scalecli.plan.cost import NOTHING_KNOWN, Economy
 from scalecli.plan.fleet import fleet_of
 from scalecli.plan.speed import Speed
+from scalecli.plan.spending import Spending
 
 LAW = Chinchilla(**published_law("chinchilla-refit").values)
 EXPERTS = JointMoe(**published_law("joint-moe").values)
@@ -24,7 +25,7 @@ EXPERTS = JointMoe(**published_law("joint-moe").values)
 def find(
     law: object = LAW, speed: Speed | None = None, experts: tuple[int, ...] = (1,), **budget: float
 ) -> Found:
-    return Allocator(law=law, budget=Budget(**budget), vocab=32_000, speed=speed, experts=experts).find()
+    return Allocator(law=law, spending=Spending(**budget), vocab=32_000, speed=speed, experts=experts).find()
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,9 @@ def test_experts_can_be_the_more_memory_efficient_model() -> None:
     choices = (1, 2, 4, 8, 16, 32)
     roomy = find(EXPERTS, experts=choices, flops=1e21, serve_bytes=20e9)
     tight = find(EXPERTS, experts=choices, flops=1e21, serve_bytes=4e9)
-    assert roomy.best.experts > 1
-    assert tight.best.experts == 1
-    dense = next(row for row in roomy.rows if row.experts == 1)
+    assert roomy.best.num_experts > 1
+    assert tight.best.num_experts == 1
+    dense = next(row for row in roomy.rows if row.num_experts == 1)
     assert roomy.best.loss < dense.loss
     assert all(row.serve_bytes <= 20e9 * 1.001 for row in roomy.rows)
 

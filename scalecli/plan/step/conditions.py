@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 
 from scalecli.errors import PlanError
 from scalecli.plan.step.engine import Efficiency
-from scalecli.plan.step.reduction import UNCOMPRESSED, Reduction
+from scalecli.plan.step.reduction import UNCOMPRESSED, Reduction, reduction
+from scalecli.units import parse_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,10 @@ class Overlap:
         known = [field.name for field in fields(self)]
         for name in shares:
             if name not in known:
-                raise PlanError(f"nothing called {name!r} overlaps", hint=f"choose of {', '.join(known)}")
+                raise PlanError(
+                    f"nothing called {name!r} can be assumed",
+                    hint=f"choose of {', '.join([*known, 'reduction', 'dispatch_width'])}",
+                )
         return replace(self, **shares)
 
 
@@ -53,5 +57,28 @@ class Conditions:
     reduction: Reduction = UNCOMPRESSED
     dispatch_width: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.dispatch_width is not None and self.dispatch_width < 1:
+            raise PlanError(f"a dispatch width of {self.dispatch_width} sends nothing")
+
 
 STANDARD = Conditions()
+
+
+def assumed(pairs: Mapping[str, str]) -> Conditions:
+    """`{"tensor": "0.3", "reduction": "int8", "dispatch_width": "1k"}`: shares that hide, and the rest by name.
+
+    Raises PlanError for what is no name, share or width.
+    """
+    shares = dict(pairs)
+    name, width = shares.pop("reduction", None), shares.pop("dispatch_width", None)
+    try:
+        return Conditions(
+            overlap=Overlap().with_shares({key: float(value) for key, value in shares.items()}),
+            reduction=UNCOMPRESSED if name is None else reduction(name),
+            dispatch_width=None if width is None else round(parse_count(width)),
+        )
+    except ValueError as error:
+        raise PlanError(
+            f"an assumption is no number: {error}", hint="--assume tensor=0.3,data=0.9"
+        ) from error
