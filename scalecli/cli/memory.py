@@ -52,13 +52,15 @@ def memory(
         str | None,
         typer.Option("--sharding", metavar="none|ddp|zero1|zero2|zero3", help="[ddp with --dp, else none]"),
     ] = None,
-    tp: Annotated[int, typer.Option("--tp", help="Tensor-parallel ranks.")] = 1,
-    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
-    cp: Annotated[int, typer.Option("--cp", help="Context-parallel ranks.")] = 1,
+    tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel ranks.")] = 1,
+    pp: Annotated[int, typer.Option("--pp", min=1, help="Pipeline stages.")] = 1,
+    cp: Annotated[int, typer.Option("--cp", min=1, help="Context-parallel ranks.")] = 1,
     ep: Annotated[
-        int, typer.Option("--ep", help="Expert-parallel ranks, out of the data-parallel ones.")
+        int, typer.Option("--ep", min=1, help="Expert-parallel ranks, out of the data-parallel ones.")
     ] = 1,
-    dp: Annotated[int | None, typer.Option("--dp", help="Data-parallel ranks. [what --count leaves]")] = None,
+    dp: Annotated[
+        int | None, typer.Option("--dp", min=1, help="Data-parallel ranks. [what --count leaves]")
+    ] = None,
     offload: Annotated[
         str, typer.Option("--offload", metavar="none|optimizer|optimizer+weights|activations")
     ] = "none",

@@ -26,9 +26,11 @@ from scalecli.plan.spending import SECONDS_PER_DAY, SERVED_BYTES, Spending, pric
 POINTS = 121  # sizes that are tried, evenly in the logarithm
 TIMED = 7  # of them a layout is searched for
 APPROACHES = 4  # halvings of the distance to a size that does not fit
-# Tokens a parameter that sizes are looked for between, and sizes where only a loss is known.
+# Tokens a parameter that sizes are looked for between; sizes where only a loss is known; and how far at least they reach
+# down from the largest.
 RATIOS = (1.0, 2000.0)
 SIZES = (1e5, 1e13)
+SMALLEST = 10
 MOST_TOKENS = 1e18
 NEIGHBOURS = (0.25, 0.5, 1.0, 2.0, 4.0)
 BISECTIONS = 60
@@ -105,7 +107,7 @@ class Allocator:
         rows = [row for count in self.experts if (row := self._best(count)) is not None]
         if not rows:
             raise PlanError(
-                f"no model can be trained with {self.spending}",
+                f"no model can be trained for {self.spending}",
                 hint="more to spend, more or larger devices, fewer tokens of inference, or more bytes to serve it in",
             )
         wanted = self.spending.loss
@@ -197,21 +199,21 @@ class Allocator:
                 found[middle] = speed
 
     def _sizes(self) -> Array:
-        """Active sizes between which the best one is looked for."""
-        if self.spending.loss is not None:
-            return np.geomspace(*SIZES, POINTS)
+        """Active sizes between which the best one is looked for: by tokens a parameter, and by what devices hold."""
+        low, high = SIZES if self.spending.loss is not None else self._sizes_by_ratio()
+        if self.speed is not None:
+            devices = self.speed.fleet
+            high = min(high, devices.count * devices.device.memory_bytes / SERVED_BYTES)
+        return np.geomspace(min(low, high / SMALLEST), high, POINTS)
+
+    def _sizes_by_ratio(self) -> tuple[float, float]:
         flops = self.spending.flops
         if flops is None:
             assert self.speed is not None, "days and money need devices"
-            device = self.speed.fleet.device
-            flops = (
-                self.spending.seconds(self.speed)
-                * max(device.peak_flops.values())
-                * self.speed.fleet.count
-                / 2
-            )
+            peak = max(self.speed.fleet.device.peak_flops.values()) * self.speed.fleet.count
+            flops = self.spending.seconds(self.speed) * peak / 2
         low, high = (math.sqrt(flops / FLOPS_PER_WEIGHT_TRAINING / ratio) for ratio in reversed(RATIOS))
-        return np.geomspace(max(low, SIZES[0] / 10), max(high, SIZES[0]), POINTS)
+        return max(low, SIZES[0] / SMALLEST), max(high, SIZES[0])
 
     def _row(self, size: float, experts: int, reason: str) -> Allocation | None:
         """What that active size would be trained on, and what it would cost; None where it is not affordable."""
@@ -277,7 +279,7 @@ def tokens_of(
     found = float(np.squeeze(tokens))
     if not (found > 0 and math.isfinite(found)):
         raise PlanError(
-            f"{shape.params:.3g} parameters cannot be trained with {spending}",
+            f"{shape.params:.3g} parameters cannot be trained for {spending}",
             hint="more to spend, or more or larger devices; without a size the best one is found",
         )
     return found

@@ -10,7 +10,6 @@ from scalecli.data.catalogue import accelerator
 from scalecli.data.catalogue.utilisations import PublishedStep, published_steps
 from scalecli.plan.dimensions import odd_head, roundings
 from scalecli.plan.expense import note_checkpoints, note_energy
-from scalecli.plan.expert_remarks import remark_on_experts
 from scalecli.plan.goodput import PUBLISHED_DEVICE_SECONDS, plan_checkpoints
 from scalecli.plan.memory import MemoryPlan
 from scalecli.plan.notes import Notes
@@ -30,7 +29,7 @@ PLACEMENT = {
 }  # fmt: skip
 
 
-def remark_on_devices(target: Target, sequences: int, speed: Speed, layout: MemoryPlan, notes: Notes) -> None:
+def remark_on_devices(target: Target, speed: Speed, layout: MemoryPlan, notes: Notes) -> None:
     """All of it, for the layout that is run."""
     economy, chosen = speed.economy, layout.chosen
     if economy.measured_mfu is not None:
@@ -46,7 +45,6 @@ def remark_on_devices(target: Target, sequences: int, speed: Speed, layout: Memo
     _note_placement(layout, speed, notes)
     _note_floor(target, layout, speed, notes)
     _note_dimensions(target, layout, notes)
-    remark_on_experts(target, sequences, speed, layout, notes)
     remark_on_replicas(target, speed, layout, notes)
 
 
@@ -134,7 +132,7 @@ def _note_floor(target: Target, layout: MemoryPlan, speed: Speed, notes: Notes) 
     engine = engine_of(device, chosen.recipe, kernel_efficiency(device))
     shape, ranks = target.shape, chosen.layout
     each = tokens_to_compute(engine, shape.width, max(1, shape.ffn // ranks.tp))
-    each *= shape.num_experts / shape.experts_per_token
+    each *= shape.num_experts / shape.experts_per_token / ranks.ep  # an expert serves all its ranks
     held = layout.part["micro_batch_sequences"] * target.sequence_length / ranks.cp
     least = each * ranks.dp * ranks.cp * (target.replicas or 1)
     notes.line(

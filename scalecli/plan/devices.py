@@ -10,7 +10,7 @@ from scalecli.accounting.memory.terms import Term
 from scalecli.accounting.shape import ModelShape
 from scalecli.plan.fleet import Fleet
 from scalecli.plan.layout import Choice
-from scalecli.plan.memory import MemoryPlan, memory_part, plan_memory
+from scalecli.plan.memory import MemoryPlan, device_warnings, memory_part, plan_memory
 from scalecli.plan.mixed import SPREAD, MixedPlan, plan_mixed
 from scalecli.plan.replicas import Replicas
 from scalecli.plan.step.conditions import STANDARD, Conditions
@@ -95,11 +95,12 @@ def _as_memory_plan(found: MixedPlan, fleet: Fleet) -> MemoryPlan:
     )
     devices = [asdict(share) for share in found.shares]
     slow = min(found.shares, key=lambda share: share.sequences)
-    warning = (
+    unlike = (
         f"{fleet.device.name}: parts of the batch and of the states differ by kind (see devices), which the training "
         f"framework has to support; one {slow.accelerator} trains {slow.sequences} sequences of a step"
     )
+    known = (warning for kind in fleet.kinds for warning in device_warnings(kind.accelerator, recipe))
     return MemoryPlan(
-        part=part | {"elastic": [], "devices": devices}, warnings=(("W-MIXED-DEVICES", warning),), chosen=chosen,
+        part=part | {"elastic": [], "devices": devices}, warnings=(("W-MIXED-DEVICES", unlike), *known), chosen=chosen,
         alternatives=(), reliefs=(), error_bytes=0,
     )  # fmt: skip

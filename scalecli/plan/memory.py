@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from scalecli.plan.elastic import on_fewer_devices
 from scalecli.plan.layout import Choice, Demand, search_layouts
 from scalecli.plan.relief import Relief, reliefs
 from scalecli.plan.step.conditions import STANDARD, Conditions
+from scalecli.plan.step.engine import kernel_efficiency
 from scalecli.plan.step.report import step_part
 from scalecli.plan.steptime import step_time
 from scalecli.units import format_bytes
@@ -224,19 +226,7 @@ def _warnings(
         found.append(
             ("W-UNCALIBRATED", f"overhead is {overhead.origin}; memory --calibrate measures it here")
         )
-    if not accelerator.verified:
-        found.append(
-            ("W-UNVERIFIED-DEVICE", f"the figures of {accelerator.name} were not compared with its maker's")
-        )
-    if chosen.step is not None and not chosen.step.efficiency.known:
-        low, high = chosen.step.mfu_range()
-        found.append(
-            (
-                "W-EFFICIENCY",
-                f"no published training is known for {accelerator.name}: MFU is between {low:.0%} and {high:.0%}; "
-                "`scalecli probe device` measures it",
-            )
-        )
+    found += device_warnings(accelerator, chosen.recipe)
     if chosen.layout.offload != "none" and chosen.step is not None:
         needed = chosen.step.offload_bandwidth
         found.append(
@@ -249,3 +239,21 @@ def _warnings(
         message = f"{format_bytes(excess)} more than one {accelerator.name} has, highest at {chosen.estimate.moment}"
         found.append(("W-DOES-NOT-FIT", message + remedy))
     return tuple(found)
+
+
+def device_warnings(accelerator: Accelerator, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What is not known of a device, and what it cannot do."""
+    if not accelerator.verified:
+        yield (
+            "W-UNVERIFIED-DEVICE",
+            f"the figures of {accelerator.name} were not compared with its maker's",
+        )
+    efficiency = kernel_efficiency(accelerator)
+    if not efficiency.known:
+        yield (
+            "W-EFFICIENCY",
+            f"no published training is known for {accelerator.name}: its kernels reach {efficiency.low:.0%} to "
+            f"{efficiency.high:.0%} of the peak; `scalecli probe device` measures it",
+        )
+    if recipe.precision.startswith("bf16") and "bf16" not in accelerator.peak_flops:
+        yield "W-NO-BF16", f"{accelerator.name} has no bf16 units: fp16 and loss scaling are reckoned with"

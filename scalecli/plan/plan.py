@@ -29,6 +29,7 @@ from scalecli.plan.document import (
     TargetPart,
 )
 from scalecli.plan.evidence import Evidence, gather
+from scalecli.plan.expert_remarks import remark_on_experts
 from scalecli.plan.extrapolation import note_extrapolation
 from scalecli.plan.fits import FitSet, fit_set
 from scalecli.plan.fleet import fleet_of
@@ -137,8 +138,9 @@ def _plan(
     check_batch(known, batch_tokens, settings.beta2, notes)
     note_saturation(batch_tokens, target, pace, layout, notes)
     _remark(known, stages, layout, notes)
+    remark_on_experts(target, sequences, options.conditions, layout, notes)
     if speed is not None:
-        remark_on_devices(target, sequences, speed, layout, notes)
+        remark_on_devices(target, speed, layout, notes)
     return Plan(
         schema=SCHEMA,
         target=_target_part(target),

@@ -37,7 +37,7 @@ class Spending:
         if self.money is not None:
             text = f"{self.money:,.0f} of money"
         if self.loss is not None:
-            text = f"the least cost for a loss of {self.loss:g}"
+            text = f"a loss of {self.loss:g}"
         if self.inference_tokens:
             text += f", {format_count(self.inference_tokens)} tokens of inference counted"
         if self.serve_bytes is not None:
