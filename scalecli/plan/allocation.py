@@ -26,8 +26,8 @@ from scalecli.plan.spending import SECONDS_PER_DAY, SERVED_BYTES, Spending, pric
 POINTS = 121  # sizes that are tried, evenly in the logarithm
 TIMED = 7  # of them a layout is searched for
 APPROACHES = 4  # halvings of the distance to a size that does not fit
-# Tokens a parameter that sizes are looked for between; sizes where only a loss is known; and how far at least they reach
-# down from the largest.
+# Tokens a parameter that sizes are looked for between; sizes where only a loss is known; and how far at least they
+# reach down from the largest.
 RATIOS = (1.0, 2000.0)
 SIZES = (1e5, 1e13)
 SMALLEST = 10
