@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scalecli.accounting.flops import training_flops_per_token
 from scalecli.accounting.memory import Recipe
-from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
 from scalecli.plan.document import CostPart, Interval
@@ -116,23 +113,3 @@ def plan_cost(
         amount=None if price is None else hours.times(price).interval(),
         energy_kwh=None if watts is None else hours.times(watts / 1000).interval(),
     )
-
-
-def tokens_in_days(
-    days: float,
-    shape: ModelShape,
-    sequence_length: int,
-    *,
-    accelerator: Accelerator,
-    count: int,
-    recipe: Recipe,
-    step: StepTime | None = None,
-    economy: Economy = NOTHING_KNOWN,
-    goodput: float = 1.0,
-) -> float:
-    """Tokens that a model can be trained on in `days` on `count` devices, at the middle of the MFU's interval."""
-    if not (math.isfinite(days) and days > 0):
-        raise PlanError(f"nothing is trained in {days:g} days")
-    mfu = model_utilisation(accelerator, step, economy.measured_mfu).value
-    flops = days * SECONDS_PER_DAY * mfu * peak_flops(accelerator, recipe) * count * goodput
-    return flops / training_flops_per_token(shape, sequence_length)

@@ -9,7 +9,7 @@ from scalecli.accounting.memory import Layout, Recipe
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import accelerator
 from scalecli.errors import PlanError
-from scalecli.plan.cost import Economy, plan_cost, tokens_in_days
+from scalecli.plan.cost import Economy, plan_cost
 from scalecli.plan.steptime import step_time
 
 A100 = accelerator("a100-80g")
@@ -56,12 +56,6 @@ def test_goodput_stretches_time() -> None:
     whole = plan_cost(FLOPS, accelerator=A100, count=8, recipe=Recipe())
     broken = plan_cost(FLOPS, accelerator=A100, count=8, recipe=Recipe(), goodput=0.5)
     assert broken.days.value == pytest.approx(2 * whole.days.value)
-
-
-def test_days_and_tokens_are_inverses() -> None:
-    tokens = tokens_in_days(10, LLAMA_65B, 2048, accelerator=A100, count=512, recipe=Recipe())
-    cost = plan_cost(training_flops(LLAMA_65B, tokens, 2048), accelerator=A100, count=512, recipe=Recipe())
-    assert cost.days.value == pytest.approx(10)
 
 
 @pytest.mark.parametrize(
