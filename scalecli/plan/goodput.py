@@ -21,7 +21,7 @@ RESTART_SECONDS = 600.0
 # Snapshots in host memory: the one being written and the last whole one (Wang et al., 2310.12670, section 4).
 SNAPSHOTS_KEPT = 2
 LARGEST_EXPONENT = 500.0  # beyond it no work is ever finished, and exp() overflows
-_SAVED = ("weights", "master weights", "optimizer states")
+_SAVED = ("weights", "master weights", "averaged weights", "optimizer states")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from scalecli.plan.steptime import StepTime, step_time
 from scalecli.units import format_bytes
 
 # What is spread over all devices: the terms of one copy of the model.
-SPREAD = ("weights", "master weights", "optimizer states", "gradients")
+SPREAD = ("weights", "master weights", "averaged weights", "optimizer states", "gradients")
 BISECTIONS = 60
 
 

@@ -58,6 +58,7 @@ from scalecli.plan.step.report import FLOP_COUNT
 from scalecli.plan.target import Target, Wish, resolve
 from scalecli.plan.tradeoff import note_saturation, tradeoff
 
+# Of a plan for days or money: what is trained in them depends on the batch, and the batch on what is trained.
 PASSES = 4
 
 
@@ -94,7 +95,6 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     plan = _plan(wish, fitted, optimizer, speed, options)
     if wish.days is None and wish.money is None:
         return plan
-    # What is trained in a time depends on the batch, and the batch on what is trained.
     for _ in range(PASSES):
         before, plan = plan, _plan(wish, fitted, optimizer, speed, options, plan.batch.sequences)
         if plan.batch.sequences == before.batch.sequences:
@@ -191,7 +191,7 @@ def _unit(layout: MemoryPlan, target: Target) -> int:
     """Tokens that the layout trains on at once: every batch is a multiple of it."""
     if layout.part["devices"]:  # parts of any size
         return target.sequence_length * target.batch_multiple
-    replicas = target.replicas or 1 if target.accelerator else 1
+    replicas = (target.replicas or 1) if target.accelerator else 1
     at_once = layout.part["micro_batch_sequences"] * layout.part["data_parallel"] * replicas
     return int(at_once * target.sequence_length)
 

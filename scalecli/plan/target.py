@@ -16,7 +16,8 @@ from scalecli.plan.allocation import Allocation, tokens_of
 from scalecli.plan.notes import Notes
 from scalecli.plan.sizing import best_size, loss_law
 from scalecli.plan.speed import Speed
-from scalecli.plan.spending import Spending
+from scalecli.plan.spending import SERVED_BYTES, Spending
+from scalecli.units import format_bytes
 
 ParamsKind = Literal["total", "non-embedding"]
 
@@ -133,6 +134,7 @@ def resolve(
     _check(wish, speed)
     model = _model(wish, loss_fit, speed, notes)
     total, non_embedding = _both_counts(model.params, wish, model.shape)
+    _after_training(model.shape, wish, notes)
     return Target(
         shape=model.shape,
         params=total,
@@ -213,6 +215,22 @@ def _model(wish: Wish, loss_fit: Fit | None, speed: Speed | None, notes: Notes) 
     best = found.best
     shape = _assumed_shape(best.params_active, "total", best.num_experts, wish, notes)
     return _Model(best.params, shape, found.rows)
+
+
+def _after_training(shape: ModelShape, wish: Wish, notes: Notes) -> None:
+    """What inference will compute and hold; a line where it was asked about. Raises PlanError for too large a model."""
+    if wish.inference_tokens:
+        notes.line(
+            "inference", 2 * shape.params_active * wish.inference_tokens, unit="FLOPs", source="sardana2023",
+            rule="2 N for each token that the finished model reads or writes", no_interval="counted, not estimated",
+        )  # fmt: skip
+    served = SERVED_BYTES * shape.params
+    if wish.has_size and wish.serve_bytes is not None and served > wish.serve_bytes:
+        raise PlanError(
+            f"the weights of {shape.params:.3g} parameters take {format_bytes(served)} to serve, more than "
+            f"{format_bytes(wish.serve_bytes)}",
+            hint="a smaller model; without a size the best one is found",
+        )
 
 
 def _assumed_shape(params: float, kind: ParamsKind, experts: int, wish: Wish, notes: Notes) -> ModelShape:

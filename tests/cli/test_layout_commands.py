@@ -270,6 +270,7 @@ def test_packing(tmp_path: Path) -> None:
         (("plan", "--flops", "1e18", "--inference-tokens", "100T"), 40, "100T tokens of inference"),
         (("plan", "--params", "1B", "--flops", "1e18", "--inference-tokens", "1T"), 40, "leave nothing"),
         (("plan", "--params", "1B", "--tokens", "1B", "--experts", "auto"), 40, "not for a size"),
+        (("plan", "--params", "1B", "--tokens", "1B", "--serve-memory", "1GB"), 40, "to serve, more than"),
         (("plan", "--params", "1B", "--tokens", "1B", "--experts-per-token", "2"), 40, "2 of 1 experts"),
         (("plan", "--params", "1B", "--tokens", "1B", *H100S, "--mfu", "2"), 40, "MFU of 2"),
         (("plan", "--params", "1B", "--tokens", "1B", *H100S, "--goodput", "0"), 40, "goodput of 0"),
