@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalecli.cli import options
+from scalecli.cli import options, plan_options
 from scalecli.cli.model import shape_of
 from scalecli.cli.plan_tables import draw_plan
 from scalecli.cli.render import show
 from scalecli.cli.target import Target
-from scalecli.units import parse_bytes, parse_count
+from scalecli.units import parse_count
 
 if TYPE_CHECKING:
-    from scalecli.accounting.shape import ModelShape
     from scalecli.plan.batch import BatchWish
-
-BUDGET = "What may be spent, or has to be reached"
-# Numbers of experts that `--experts auto` chooses from: those that its law was measured with.
-NUMBERS = (1, 2, 4, 8, 16, 32)
 
 
 def plan(
@@ -35,52 +30,14 @@ def plan(
     vocab: options.Vocab = 32000,
     tokens: options.Tokens = None,
     flops: options.Flops = None,
-    days: Annotated[
-        float | None,
-        typer.Option(
-            "--days", min=0.0, help="What the devices train in so many days.", rich_help_panel=BUDGET
-        ),
-    ] = None,
-    money: Annotated[
-        float | None,
-        typer.Option("--money", min=0.0, help="What so much buys at --price.", rich_help_panel=BUDGET),
-    ] = None,
-    loss: Annotated[
-        float | None,
-        typer.Option(
-            "--loss", min=0.0, help="Reach this loss [nats/token] at the least cost.", rich_help_panel=BUDGET
-        ),
-    ] = None,
+    days: plan_options.Days = None,
+    money: plan_options.Money = None,
+    loss: plan_options.Loss = None,
     tokens_per_param: Annotated[float | None, typer.Option("--tokens-per-param", min=0.0)] = None,
-    inference_tokens: Annotated[
-        float | None,
-        typer.Option(
-            "--inference-tokens",
-            parser=options.quantity(parse_count),
-            metavar="D",
-            help="Tokens that the finished model reads and writes, paid from the same budget.",
-            rich_help_panel=BUDGET,
-        ),
-    ] = None,
-    serve_memory: Annotated[
-        float | None,
-        typer.Option(
-            "--serve-memory",
-            parser=options.quantity(parse_bytes),
-            metavar="BYTES",
-            help="What the finished model's weights may take, e.g. 80GB.",
-            rich_help_panel=BUDGET,
-        ),
-    ] = None,
-    experts: Annotated[
-        str,
-        typer.Option(
-            "--experts",
-            metavar="E|auto",
-            help="Experts in every feed-forward block; auto finds how many the budget is best spent with.",
-        ),
-    ] = "1",
-    experts_per_token: Annotated[int, typer.Option("--experts-per-token", min=1)] = 1,
+    inference_tokens: plan_options.InferenceTokens = None,
+    serve_memory: plan_options.ServeMemory = None,
+    experts: plan_options.Experts = "1",
+    experts_per_token: plan_options.ExpertsPerToken = 1,
     sequence_length: options.SequenceLength = 2048,
     fit: options.Fits = None,
     objective: Annotated[
@@ -145,59 +102,18 @@ def plan(
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
-    algorithm: Annotated[
-        str,
-        typer.Option(
-            "--algo",
-            metavar="data-parallel|diloco|streaming-diloco",
-            help="How replicas train together.",
-        ),
-    ] = "data-parallel",
-    replicas: Annotated[
-        int | None, typer.Option("--replicas", min=1, help="Replicas of DiLoCo.  [2]", show_default=False)
-    ] = None,
-    sync_every: Annotated[
-        int, typer.Option("--sync-every", min=1, help="Steps of DiLoCo's replicas between synchronisations.")
-    ] = 30,
-    replica_bandwidth: Annotated[
-        float | None,
-        typer.Option(
-            "--replica-bandwidth",
-            parser=options.quantity(parse_count),
-            metavar="BITS/S",
-            help="Between one of DiLoCo's replicas and the others, e.g. 1G.  [the devices' network]",
-            show_default=False,
-        ),
-    ] = None,
+    algorithm: plan_options.Algorithm = "data-parallel",
+    replicas: plan_options.Replicas = None,
+    sync_every: plan_options.SyncEvery = 30,
+    replica_bandwidth: plan_options.ReplicaBandwidth = None,
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
-    price: Annotated[
-        float | None,
-        typer.Option("--price", min=0.0, help="Of one device for an hour.", rich_help_panel=options.DEVICES),
-    ] = None,
-    currency: Annotated[str, typer.Option("--currency", rich_help_panel=options.DEVICES)] = "USD",
-    mfu: Annotated[
-        float | None,
-        typer.Option(
-            "--mfu", help="As measured, instead of the step-time model's.", rich_help_panel=options.DEVICES
-        ),
-    ] = None,
-    goodput: Annotated[
-        float | None,
-        typer.Option(
-            "--goodput", help="Share of the time that makes progress.", rich_help_panel=options.DEVICES
-        ),
-    ] = None,
-    mtbf: Annotated[
-        float | None,
-        typer.Option(
-            "--mtbf",
-            metavar="DAYS",
-            help="Mean days between interruptions of one device (failures, or a spot market that takes it back).",
-            rich_help_panel=options.DEVICES,
-        ),
-    ] = None,
+    price: plan_options.Price = None,
+    currency: plan_options.Currency = "USD",
+    mfu: plan_options.Mfu = None,
+    goodput: plan_options.Goodput = None,
+    mtbf: plan_options.Mtbf = None,
     assume: options.Assume = None,
     interval: options.Level = 0.9,
     out: options.Out = None,
@@ -216,7 +132,6 @@ def plan(
       scalecli plan --money 50000 --price 2.5 --accelerator h100-80g --count 64 --inference-tokens 1T      (which size?)
     """
     from scalecli.fitters.fit import Fit
-    from scalecli.plan.cost import SECONDS_PER_DAY, Economy
     from scalecli.plan.moving import parse_setting
     from scalecli.plan.plan import PlanOptions, make_plan
     from scalecli.plan.stable import rate_ceilings
@@ -224,17 +139,18 @@ def plan(
     from scalecli.plan.target import Wish
 
     workloads = ("language", "fine-tuning", "video-diffusion")
-    numbers = numbers_of_experts(experts)
+    numbers = plan_options.numbers_of_experts(experts)
     wish = Wish(
         params=params, params_kind=options.one_of(params_kind, ("total", "non-embedding"), "--params-kind"),
-        shape=with_experts_of(
+        shape=plan_options.with_experts_of(
             shape_of(layers, width, ffn, heads, kv_heads, vocab), numbers, experts_per_token
         ),
         vocab=vocab, tokens=tokens, flops=flops, days=days, money=money, loss=loss, tokens_per_param=tokens_per_param,
         inference_tokens=inference_tokens or 0.0, serve_bytes=serve_memory, experts=numbers,
         experts_per_token=experts_per_token, sequence_length=sequence_length, optimizer=optimizer,
         accelerator=accelerator, count=count, accelerators=accelerators,
-        replicas=diloco_replicas(algorithm, replicas), sync_every=sync_every, streams=algorithm.startswith("streaming"),
+        replicas=plan_options.diloco_replicas(algorithm, replicas), sync_every=sync_every,
+        streams=algorithm.startswith("streaming"),
         workload=options.one_of(workload, workloads, "--workload"),
     )  # fmt: skip
     chosen = PlanOptions(
@@ -244,35 +160,12 @@ def plan(
         budget=None if fix is None else options.one_of(fix, ("data", "compute"), "--fix"),
         course=batch_course(batch_schedule),
         rate_ceilings=rate_ceilings(probe or []),
-        economy=Economy(
-            price_per_hour=price, currency=currency, measured_mfu=mfu, goodput=goodput,
-            device_seconds=None if mtbf is None else mtbf * SECONDS_PER_DAY,
-        ),
+        economy=plan_options.economy_of(price, currency, mfu, goodput, mtbf),
         conditions=assumed(options.pairs(assume, "--assume")),
         replica_link=replica_bandwidth,
-    )  # fmt: skip
+    )
     made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
     show(made.document(), draw_plan, as_json=as_json, out=out)
-
-
-def numbers_of_experts(text: str) -> tuple[int, ...]:
-    """The number of experts, or those that one is chosen from; a usage error for anything else."""
-    if text == "auto":
-        return NUMBERS
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r} is not auto or a number from 1 on", param_hint="--experts")
-    return (int(text),)
-
-
-def with_experts_of(
-    shape: ModelShape | None, numbers: tuple[int, ...], experts_per_token: int
-) -> ModelShape | None:
-    """The wished shape with the wished number of experts."""
-    from scalecli.accounting.shape import with_experts
-
-    if shape is None or len(numbers) > 1:
-        return shape
-    return with_experts(shape, numbers[0], experts_per_token)
 
 
 def batch_wish(objective: str, tokens: float | None, most: float | None, reason: str) -> BatchWish:
@@ -296,13 +189,3 @@ def batch_course(text: str) -> Any:
             f"{text!r} is not constant, critical, or a file", param_hint="--batch-schedule"
         )
     return Table.read(Path(text))
-
-
-def diloco_replicas(algorithm: str, replicas: int | None) -> int | None:
-    """How many replicas train apart: none unless the algorithm is DiLoCo. A usage error for replicas of nothing."""
-    algorithms = ("data-parallel", "diloco", "streaming-diloco")
-    if options.one_of(algorithm, algorithms, "--algo") != "data-parallel":
-        return replicas or 2
-    if replicas is not None:
-        raise typer.BadParameter("goes with --algo diloco", param_hint="--replicas")
-    return None
