@@ -178,7 +178,7 @@ def test_a_wanted_loss_costs_least_with_fewer_parameters_for_more_inference() ->
 def test_the_largest_model_that_devices_hold() -> None:
     found = document("plan", "--flops", "1e24", "--accelerator", "rtx4090")
     assert found["memory"]["fits"]
-    assert found["target"]["params"] < 1e10  # and not the hundred billion that the FLOPs are worth
+    assert found["target"]["params"] < 2e10  # and not the hundred billion that the FLOPs are worth
 
 
 def test_replicas_apart_have_their_own_devices_and_pay_for_their_link() -> None:
@@ -258,7 +258,11 @@ def test_packing(tmp_path: Path) -> None:
             42,
             "weights, gradients",
         ),
-        (("memory", "--params", "70B", "--accelerator", "rtx4090", "--search"), 42, "too much, most of it"),
+        (
+            ("memory", "--params", "7B", "--accelerator", "l4", "--search", "--sequence-length", "524288"),
+            42,
+            "too much, most of it",
+        ),
         (("memory", *SMALL, "--assume", "tensor=2"), 40, "an overlap of 2"),
         (("memory", *SMALL, "--assume", "tensr=0.2"), 40, "'tensr'"),
         (("memory", *SMALL, "--assume", "reduction=2-bit"), 40, "int8"),
