@@ -32,6 +32,7 @@ def memory(
         int, typer.Option("--experts", min=1, help="Experts in every feed-forward block.")
     ] = 1,
     experts_per_token: Annotated[int, typer.Option("--experts-per-token", min=1)] = 1,
+    capacity_factor: options.CapacityFactor = 1.0,
     sequence_length: options.SequenceLength = 2048,
     micro_batch: Annotated[
         int | None,
@@ -103,7 +104,7 @@ def memory(
         "precision": precision, "optimizer": optimizer, "optimizer_impl": optimizer_impl, "recompute": recompute,
         "logits": logits,
     }  # fmt: skip
-    recipe = Recipe(**kinds, lora_rank=lora_rank)
+    recipe = Recipe(**kinds, lora_rank=lora_rank, expert_capacity=capacity_factor)
     if calibrate:
         overhead = calibrate_overhead(accelerator, accelerators, device, recipe)
         show(overhead, draw_calibration, as_json=as_json, out=out)

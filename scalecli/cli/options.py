@@ -143,6 +143,12 @@ Heads = Annotated[int | None, typer.Option("--heads", min=1)]
 KvHeads = Annotated[int | None, typer.Option("--kv-heads", min=1)]
 Vocab = Annotated[int, typer.Option("--vocab", min=1)]
 SequenceLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens in one sequence.")]
+CapacityFactor = Annotated[
+    float,
+    typer.Option(
+        "--capacity-factor", min=0.0, help="Slots an expert has, relative to perfectly balanced routing."
+    ),
+]
 DEVICES = "Devices"
 Accelerator = Annotated[
     str | None,

@@ -38,6 +38,7 @@ def plan(
     serve_memory: plan_options.ServeMemory = None,
     experts: plan_options.Experts = "1",
     experts_per_token: plan_options.ExpertsPerToken = 1,
+    capacity_factor: options.CapacityFactor = 1.0,
     sequence_length: options.SequenceLength = 2048,
     fit: options.Fits = None,
     objective: Annotated[
@@ -147,8 +148,8 @@ def plan(
         ),
         vocab=vocab, tokens=tokens, flops=flops, days=days, money=money, loss=loss, tokens_per_param=tokens_per_param,
         inference_tokens=inference_tokens or 0.0, serve_bytes=serve_memory, experts=numbers,
-        experts_per_token=experts_per_token, sequence_length=sequence_length, optimizer=optimizer,
-        accelerator=accelerator, count=count, accelerators=accelerators,
+        experts_per_token=experts_per_token, capacity_factor=capacity_factor, sequence_length=sequence_length,
+        optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
         replicas=plan_options.diloco_replicas(algorithm, replicas), sync_every=sync_every,
         streams=algorithm.startswith("streaming"),
         workload=options.one_of(workload, workloads, "--workload"),

@@ -124,7 +124,7 @@ def _plan(
     sequences = run_batch(found, options.batch, target)
     batch_tokens = sequences * target.sequence_length
 
-    layout = _layout(target, sequences, optimizer, speed, notes)
+    layout = _layout(target, sequences, training_recipe(wish, optimizer), speed, notes)
     cost = _cost(target, sequences, speed, layout, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), _course(options, known), notes)
     rows = tradeoff(batch_tokens, known, pace)
@@ -210,7 +210,7 @@ def _speed(wish: Wish, optimizer: str, options: PlanOptions) -> Speed | None:
         )
     return Speed(
         fleet=fleet_of(wish.accelerator, wish.count, wish.accelerators),
-        recipe=training_recipe(optimizer),
+        recipe=training_recipe(wish, optimizer),
         sequence_length=wish.sequence_length,
         conditions=options.conditions,
         economy=options.economy,
@@ -218,9 +218,9 @@ def _speed(wish: Wish, optimizer: str, options: PlanOptions) -> Speed | None:
     )
 
 
-def training_recipe(optimizer: str) -> Recipe:
+def training_recipe(wish: Wish, optimizer: str) -> Recipe:
     """How the target is trained as far as bytes and time depend on it; `PlanError` for an unknown optimizer."""
-    return Recipe(optimizer=cast(Any, optimizer))
+    return Recipe(optimizer=cast(Any, optimizer), expert_capacity=wish.capacity_factor)
 
 
 def _target_part(target: Target) -> TargetPart:
@@ -235,14 +235,14 @@ def _target_part(target: Target) -> TargetPart:
     )
 
 
-def _layout(target: Target, sequences: int, optimizer: str, speed: Speed | None, notes: Notes) -> MemoryPlan:
+def _layout(target: Target, sequences: int, recipe: Recipe, speed: Speed | None, notes: Notes) -> MemoryPlan:
     """The fastest layout that fits on the named devices; without any, one device that holds it all."""
     if speed is not None:
         found = speed.layout(target.shape, sequences)
     else:
         found = plan_memory(
             target.shape, sequence_length=target.sequence_length, batch_sequences=sequences,
-            recipe=training_recipe(optimizer),
+            recipe=recipe,
         )  # fmt: skip
     for code, message in found.warnings:
         notes.warn(code, message)

@@ -45,6 +45,8 @@ class Wish:
     experts: tuple[int, ...] = (1,)
     """Of every feed-forward block: their number, or those that the best one is chosen from."""
     experts_per_token: int = 1
+    capacity_factor: float = 1.0
+    """Slots that an expert has, relative to a perfectly balanced routing."""
     sequence_length: int = 2048
     vocab: int = 32000
     optimizer: str | None = None

@@ -215,6 +215,9 @@ def test_a_layer_of_experts_says_what_it_sends() -> None:
     narrow = document(*words, "--assume", "dispatch_width=256")
     sent = [lines(each)["sent to experts by a token"]["value"] for each in (found, narrow)]
     assert sent[1] == 256 / found["target"]["shape"]["width"] * sent[0]
+    roomy = document(*words, "--capacity-factor", "1.5")
+    assert lines(roomy)["sent to experts by a token"]["value"] == 1.5 * sent[0]
+    assert roomy["cost"]["days"]["value"] > found["cost"]["days"]["value"]
 
 
 def test_odd_dimensions_are_rounded_for_kernels() -> None:
