@@ -77,7 +77,7 @@ OF_THE_END = frozenset({
 })  # fmt: skip
 """Columns of a run that say nothing of a reading along its way."""
 
-GROWING: tuple[str, ...] = ("tokens", "flops")
+GROWING = ("tokens", "flops")
 """Columns of a run that a reading has its share of."""
 
 
@@ -318,15 +318,11 @@ def _readings(run: Mapping[str, Any], along: Mapping[int, Mapping[str, Any]]) ->
     }
     end = {"step": run["steps"], "loss": run["loss"], "loss_std": run.get("loss_std")}
     for step, reading in sorted({**along, run["steps"]: end}.items()):
-        share = step / run["steps"]
-        grown = {name: settings[name] * share for name in ("tokens", "flops") if name in settings}
-        yield {
-            **settings,
-            **grown,
-            "steps": step,
-            "loss": reading["loss"],
-            "loss_std": reading.get("loss_std"),
+        until_then = {
+            name: value * step / run["steps"] for name, value in settings.items() if name in GROWING
         }
+        measured = {"steps": step, "loss": reading["loss"], "loss_std": reading.get("loss_std")}
+        yield {**settings, **until_then, **measured}
 
 
 def attempts_folder(path: Path) -> Path:

@@ -9,6 +9,7 @@ from scalecli.cli.probe import (
     coordinates,
     critical_batch,
     curvature,
+    device,
     lr,
     memory,
     noise,
@@ -32,3 +33,4 @@ app.command()(throughput.throughput)
 app.command()(memory.memory)
 app.command()(coordinates.coordinates)
 app.command("cnn-ladder")(cnn_ladder.cnn_ladder)
+app.command()(device.device)
