@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -116,7 +117,8 @@ def _fit_arms(
     found = fit_arms(read, law, column, shared=shared, group=group, options=settings)
     show(found.document(), _draw_arms, as_json=as_json)
     for arm, fit in found.fits.items() if out is not None else ():
-        write_text(Path(str(out).replace(ARM, arm)), to_json(fit.document(draws=True)))
+        name = quote(arm, safe=" ")  # an arm's name is data, and no path
+        write_text(Path(str(out).replace(ARM, name)), to_json(fit.document(draws=True)))
 
 
 def _draw_arms(document: Any) -> Iterator[RenderableType]:

@@ -24,28 +24,10 @@ MILLIONS = 30.0
 FROZEN_SOURCE = "chatelain2021"
 TOO_MUCH_LOSS = 20.0
 """Nats per token: more than the logarithm of any vocabulary."""
-METRIC_WORDS = frozenset(
-    [
-        "acc",
-        "accuracy",
-        "auc",
-        "bleu",
-        "chrf",
-        "em",
-        "f1",
-        "fid",
-        "map",
-        "mmlu",
-        "pass",
-        "precision",
-        "recall",
-        "reward",
-        "rouge",
-        "score",
-        "wer",
-        "win",
-    ]
-)
+METRIC_WORDS = frozenset({
+    "acc", "accuracy", "auc", "bleu", "chrf", "em", "f1", "fid", "map", "mmlu", "pass", "precision", "recall", "reward",
+    "rouge", "score", "wer", "win",
+})  # fmt: skip
 """Words in the name of a column that holds a score of a task and not a loss."""
 
 

@@ -84,7 +84,15 @@ def chain_document(
     losses: Sequence[float] = (),
     steps: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """The document of `scalecli trajectory` for a model of this size at this batch."""
+    """The document of `scalecli trajectory` for a model of this size at this batch.
+
+    Raises `DataError` for a size, batch, loss or number of steps that is not positive.
+    """
+    least_asked = min(params, batch_tokens, *losses, *steps)
+    if least_asked <= 0:
+        raise DataError(
+            f"a training has positive params, batch_tokens, losses and steps; got {least_asked:g}"
+        )
     least = chain.interval(lambda law: law.min_loss(params))
     steps = steps or _usual_steps(chain)
     point = {"params": np.array([params]), "batch_tokens": np.array([batch_tokens])}

@@ -63,6 +63,8 @@ def _answered(fit: Fit, question: str, takes: tuple[str, ...], point: Point, lev
             f"{question} takes {', '.join(takes) or 'no numbers'}; got {', '.join(point) or 'none'}",
             hint="--at " + ",".join(f"{name}=..." for name in takes) if takes else "leave out --at",
         )
+    if min(point.values(), default=1.0) <= 0:
+        raise DataError(f"{question} takes positive numbers; got {min(point.values()):g}")
     answer = fit.query(lambda law: getattr(law, question)(**point), level)
     distance = extrapolation(fit.domain, {name: np.array([number]) for name, number in point.items()})
     return point_document(point, answer.value, answer.low, answer.high, float(distance[0]), level)

@@ -6,8 +6,8 @@ enough of them a draw is a set of row weights: how often its cluster was drawn (
 residuals of every cluster are multiplied by a random number of mean 0 and variance 1 instead: the wild
 cluster bootstrap, with the six-point distribution of Webb 2023. Its residuals are those of each cluster left
 out, and its draws as wide as t with one degree of freedom less than there are clusters (Bell and McCaffrey
-2002; Cameron and Miller 2015, section VI): with raw residuals, 90 % intervals from five to nine groups held
-the truth in 52 to 73 % of worlds (docs/benchmarks.md).
+2002; Cameron and Miller 2015, section VI): with residuals of the fit itself, 90 % intervals from five to nine
+rows held the truth in 59 to 68 % of worlds (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def simulate(
 ) -> tuple[Oracle, pd.DataFrame]:
     """The oracle and its table: relative noise of each run, and of what runs of one group share.
 
-    Raises `DataError` for an oracle or a setting that does not exist.
+    Raises `DataError` for an oracle or a setting that does not exist, and for numbers that no table can be made of.
     """
     import pandas as pd
 
@@ -30,10 +30,18 @@ def simulate(
     if unknown:
         raise DataError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
     oracle: Any = kind(**settings)
-    frame = pd.DataFrame(oracle.columns()).dropna().reset_index(drop=True)
+    with np.errstate(all="ignore"):  # values that are no numbers are refused below
+        frame = pd.DataFrame(oracle.columns()).dropna().reset_index(drop=True)
     random = np.random.default_rng(seed)
     error = noise * random.standard_normal(len(frame))
     if kind.group is not None and shared:
         label = np.unique(frame[kind.group], return_inverse=True)[1]
         error = error + shared * random.standard_normal(label.max() + 1)[label]
-    return oracle, frame.assign(**{kind.measured: frame[kind.measured] * np.exp(error)})
+    with np.errstate(all="ignore"):
+        measured = frame[kind.measured] * np.exp(error)
+    if not len(frame) or not (np.isfinite(measured) & (measured > 0)).all():
+        said = (
+            ", ".join(f"{setting} = {value:g}" for setting, value in settings.items()) or "its own settings"
+        )
+        raise DataError(f"{name} with {said} and noise {noise:g} has runs without a {kind.measured}")
+    return oracle, frame.assign(**{kind.measured: measured})
