@@ -191,7 +191,7 @@ def _at_bounds(
     for i, (name, param) in enumerate(parameters(problem.law).items()):
         place = np.flatnonzero(problem.free == i)
         if place.size and (same[place[0]] or raw[i] < param.low):
-            bounds.append(Bound(name, "lower", param.low))
+            bounds.append(Bound(name, "lower", float(raw[i])))
         elif place.size and (same[size + place[0]] or raw[i] > param.high):
-            bounds.append(Bound(name, "upper", param.high))
+            bounds.append(Bound(name, "upper", float(raw[i])))
     return theta, tuple(bounds)
