@@ -45,6 +45,7 @@ from scalecli.plan.remarks import (
     note_beyond_critical,
     note_early_signs,
     note_forgetting,
+    note_kaplan_size,
     note_synchronisations,
     note_video_size,
 )
@@ -179,6 +180,7 @@ def _remark(known: Evidence, stages: Sequence[Stage], layout: MemoryPlan, notes:
     note_forgetting(last, notes)
     note_beyond_critical(known, last, notes)
     note_early_signs(target, notes)
+    note_kaplan_size(target, notes)
     note_video_size(target, notes)
     note_extrapolation(fitted, target, notes)
     for fit in fitted.all:

@@ -70,6 +70,18 @@ def note_beyond_critical(known: Evidence, batch_tokens: int, notes: Notes) -> No
     )
 
 
+def note_kaplan_size(target: Target, notes: Notes) -> None:
+    """The size by Kaplan's allocation: a baseline, since corrected by runs that are tuned at every size."""
+    if target.workload != "language":
+        return
+    record = published_law("kaplan-optimal-params")
+    notes.line(
+        "params by Kaplan's allocation", float(record.predict(target.columns())), unit="parameters without embedding",
+        rule="a baseline: compute^0.73, where runs tuned at every size have about 0.5 (porian2024)",
+        source=record.source, no_interval="as published",
+    )  # fmt: skip
+
+
 def note_video_size(target: Target, notes: Notes) -> None:
     """The best size of video diffusion transformers for the target's compute, and what a smaller one costs."""
     if target.workload != "video-diffusion":

@@ -552,6 +552,12 @@ def test_the_level_of_the_plan_is_that_of_all_its_intervals(fits: dict[str, Fit]
         assert width(part(narrow)) < 0.6 * width(part(usual))
 
 
+def test_kaplans_allocation_is_a_named_baseline() -> None:
+    plan = make_plan(Wish(params=1.3e9, tokens=8.64e19 / (6 * 1.3e9)), [], PlanOptions())
+    (line,) = [line for line in plan.lines if line.name == "params by Kaplan's allocation"]
+    assert line.value == pytest.approx(1.3e9, rel=1e-6)
+
+
 def test_a_rival_recipe_that_wins_at_the_target_is_told(make_fit: Any) -> None:
     spread = {"params": (1e7, 1e8), "tokens": (1e8, 1e10), "flops": (6e15, 6e18)}
     own = make_fit(Chinchilla(E=2.0, A=200.0, B=800.0, alpha=0.34, beta=0.31), 0.001, spread)
