@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 
 from scalecli.accounting.flops import training_flops_per_token
 from scalecli.accounting.memory import Layout, Recipe, pipeline, saved
+from scalecli.accounting.memory.offload import moved_parts
 from scalecli.accounting.memory.rank import Rank, rank_of
+from scalecli.accounting.memory.weights import all_weights
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
@@ -141,7 +144,7 @@ def step_time(
     layer_compute = compute / (micro_batches * rank.layers)
     context = micro_batches * rank.layers * _context_parallel(rank, recipe, layout, links, layer_compute)
     working = compute + recompute + tensor + expert
-    moved = _offloaded_bytes(rank, recipe, layout)
+    moved = sum(part.traffic for part in moved_parts(rank, recipe, layout, Fraction(1)))
     return StepTime(
         compute=compute,
         recompute=recompute,
@@ -235,7 +238,7 @@ def _data_parallel(
     if group == 1:
         return 0.0
     hidden = OVERLAP * micro_batch_seconds
-    size = rank.weights * recipe.compute_bytes
+    size = all_weights(rank, recipe) * recipe.compute_bytes
     if layout.sharding not in ("zero2", "zero3"):
         return max(0.0, 2 * _ring(group, size, links.bandwidth(group, layout.tp)) - hidden)
     once = _ring(layout.shards, size, links.bandwidth(layout.shards, layout.tp))
@@ -256,21 +259,8 @@ def _pipeline_transfers(rank: Rank, recipe: Recipe, layout: Layout, links: _Link
 def _optimizer(rank: Rank, recipe: Recipe, layout: Layout, accelerator: Accelerator) -> float:
     """Weights, gradients and states pass through memory."""
     shards = layout.shards if layout.sharding.startswith("zero") else 1
-    touched = rank.weights * (2 * recipe.weight_bytes + 2 * recipe.state_bytes) / shards
+    touched = all_weights(rank, recipe) * (2 * recipe.weight_bytes + 2 * recipe.state_bytes) / shards
     return _through_memory(OPTIMIZER_PASSES * touched, accelerator)
-
-
-def _offloaded_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> float:
-    """Bytes that pass between device and host in a step, both ways together."""
-    shards = layout.shards if layout.sharding.startswith("zero") else 1
-    weights = rank.weights * recipe.weight_bytes / shards
-    kept = saved.layer_kept(rank, recipe) * rank.layers
-    return {
-        "none": 0.0,
-        "optimizer": 2 * weights,  # gradients out, weights back
-        "optimizer+weights": (1 + 2 * recipe.accumulation) * weights,
-        "activations": 2.0 * kept * recipe.accumulation,
-    }[layout.offload]
 
 
 def _through_memory(size: float, accelerator: Accelerator) -> float:

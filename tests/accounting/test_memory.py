@@ -173,7 +173,7 @@ def test_backward_in_chunks_of_the_sequence_lowers_its_peak() -> None:
     long = {"micro_batch_sequences": 1, "sequence_length": 65536}
     assert (
         estimate_memory(LLAMA_7B, chunked, **long).moments["backward"]
-        < 0.8 * estimate_memory(LLAMA_7B, full, **long).moments["backward"]
+        < 0.85 * estimate_memory(LLAMA_7B, full, **long).moments["backward"]
     )
 
 

@@ -117,18 +117,20 @@ def _(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("scalecli::rms_norm_backward", mutates_args=())
-def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `rms_norm` for input and weight."""
+def rms_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, trained: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `rms_norm` for input and weight; none for the weight if it is not trained."""
     normal = x.float() * rstd
     scaled = grad.float() * weight
     d_x = rstd * (scaled - normal * (scaled * normal).mean(-1, keepdim=True))
-    d_weight = (grad * normal).flatten(0, -2).sum(0)
+    d_weight = (grad * normal).flatten(0, -2).sum(0) if trained else weight.new_empty(0)
     return d_x.to(x.dtype), d_weight.to(weight.dtype)
 
 
 @rms_norm_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight)
+def _(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, trained: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), weight.new_empty(weight.shape if trained else (0,))
 
 
 def _norm_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -137,9 +139,10 @@ def _norm_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor,
     ctx.set_materialize_grads(False)
 
 
-def _norm_gradient(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor]:
-    d_x, d_weight = rms_norm_backward(grad, *ctx.saved_tensors)
-    return d_x, d_weight
+def _norm_gradient(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, Tensor | None]:
+    trained = ctx.needs_input_grad[1]
+    d_x, d_weight = rms_norm_backward(grad, *ctx.saved_tensors, trained)
+    return d_x, d_weight if trained else None
 
 
 rms_norm.register_autograd(_norm_gradient, setup_context=_norm_context)
