@@ -125,7 +125,8 @@ def random_layout(random: Random) -> Layout:
 
 def traceable(recipe: Recipe, layout: Layout) -> Recipe:
     """The recipe without what only arithmetic can do."""
-    if recipe.optimizer == "muon" and (recipe.master_weights or not recipe.has_plain_states):
+    plain = recipe.has_plain_states and not recipe.sums_gradients and not recipe.master_weights
+    if recipe.optimizer == "muon" and not plain:
         recipe = replace(recipe, optimizer="adamw")
     # Gradients that have memory from the beginning are those of earlier micro-batches to the tracker.
     return recipe if layout.ep == 1 else replace(recipe, accumulation=layout.pp + recipe.accumulation)

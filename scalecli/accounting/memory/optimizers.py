@@ -111,11 +111,11 @@ def optimizer_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> tuple[int, in
     found, count = trained(rank, recipe), STATES[recipe.optimizer]
     if not layout.shards_at("zero1"):
         states, held = count(found, recipe)
-        return states, held + _widened_gradients(found, recipe)
+        return states, held + _cast_gradients(found, recipe)
     if layout.sharding == "zero3":
         pieces = tuple(p.cut(shards_of(p, layout)) for p in found)
         states, held = count(pieces, recipe)
-        held += _widened_gradients(pieces, recipe)
+        held += _cast_gradients(pieces, recipe)
     else:
         states, held = _flat(found, recipe, layout)
     return states, max(held, count(found, recipe)[1]) if recipe.optimizer in WHOLE else held
@@ -128,21 +128,28 @@ def _flat(found: Parameters, recipe: Recipe, layout: Layout) -> tuple[int, int]:
         group = [p for p in found if shards_of(p, layout) == shards]
         kept, held = STATES[recipe.optimizer](group, recipe)
         states += -(-kept // shards)
-        temporaries += -(-(held + _widened_gradients(group, recipe)) // shards)
+        temporaries += -(-(held + _cast_gradients(group, recipe)) // shards)
     return states, temporaries
 
 
-def _widened_gradients(found: Parameters, recipe: Recipe) -> int:
-    """With master weights the step reads narrower gradients in float32: all at once, or one after another."""
-    in_place = recipe.optimizer_impl == "fused" or not recipe.has_plain_states
-    if in_place or not recipe.master_weights or recipe.gradient_bytes == 4:
+def steps_in_place(recipe: Recipe) -> bool:
+    """One kernel reads and writes all formats, and makes no tensors. APOLLO has none."""
+    return not recipe.has_plain_states or (
+        recipe.optimizer_impl == "fused" and recipe.optimizer != "apollo"
+    )
+
+
+def _cast_gradients(found: Parameters, recipe: Recipe) -> int:
+    """The step reads gradients in the type that it computes with: casts of all at once, or of one after another."""
+    if steps_in_place(recipe) or recipe.gradient_bytes == recipe.state_bytes:
         return 0
-    return 4 * (weight_count(found) if recipe.optimizer_impl == "foreach" else _largest(found))
+    size = weight_count(found) if recipe.optimizer_impl == "foreach" else _largest(found)
+    return recipe.state_bytes * size
 
 
 def _temporaries(found: Parameters, recipe: Recipe, tensors: int = 1) -> int:
     """So many tensors of the size of all weights at once, or of the largest."""
-    if recipe.optimizer_impl == "fused" or not recipe.has_plain_states:
+    if steps_in_place(recipe):
         return 0
     size = weight_count(found) if recipe.optimizer_impl == "foreach" else _largest(found)
     return tensors * size * recipe.state_bytes

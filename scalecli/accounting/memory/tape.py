@@ -172,7 +172,8 @@ class Recomputed(Node):
             self.trailing.pop().run(tape)
         again = tape.unpacked(source)
         outer, tape.nodes = tape.nodes, []
-        made = tape.rerun(self, again)
+        made = tape.rerun(self, tape.also(again))
+        tape.drop(again)
         for before, now in zip(self.made, made, strict=True):
             if before in tape.gradients:
                 tape.gradients[now] = tape.gradients.pop(before)
@@ -200,7 +201,8 @@ class Streamed(Node):
         """The first piece leaves gradients, to which those of the others are added: two stand for all."""
         (result,), (source,) = self.results, self.reads
         gradient, outer = tape.gradients.pop(result), tape.nodes
-        held = [tape.make(source.values, source.item), tape.make(self.shared, 1), tape.make(self.shared, 1)]
+        held = [tape.make(source.values, source.item), *(tape.make(self.shared, 1) for _ in range(2))]
+        held += [tape.make(kept.unpacks, 1) for kept in self.kept]
         for adding in (False, True):
             tape.nodes, tape.adding = [], adding
             x, y = self.piece()

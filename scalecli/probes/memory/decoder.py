@@ -39,6 +39,7 @@ _KEPT = (
     torch.ops.aten.bmm.default,
     torch.ops.scalecli.attention.default,
     torch.ops.scalecli.eight_bit_result.default,
+    torch.ops.scalecli.ring_result.default,
 )
 
 

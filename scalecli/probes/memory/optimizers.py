@@ -12,7 +12,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from scalecli.accounting.memory.optimizers import QUANTISED_BLOCK, SMALLEST_QUANTISED
+from scalecli.accounting.memory.optimizers import QUANTISED_BLOCK, SMALLEST_QUANTISED, steps_in_place
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.errors import PlanError
 
@@ -28,7 +28,7 @@ States = list[Tensors]
 def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
     """The recipe's optimizer for what is trained; Muon takes every matrix and leaves the rest to AdamW."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    foreach, own = recipe.optimizer_impl == "foreach", not recipe.master_weights and recipe.has_plain_states
+    foreach, own = recipe.optimizer_impl == "foreach", _has_own_step(recipe)
     if recipe.optimizer == "muon" and not own:
         raise PlanError("muon with states of another format than its weights' is only counted, not traced")
     if recipe.optimizer == "muon":
@@ -45,6 +45,11 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optim
     if recipe.optimizer == "adamw" and own:
         return (FusedAdamW(trained),)
     return (Steps(trained, recipe),)
+
+
+def _has_own_step(recipe: Recipe) -> bool:
+    """Whether PyTorch's optimizers can take it: of weights, gradients and states in one type."""
+    return not recipe.master_weights and recipe.has_plain_states and not recipe.sums_gradients
 
 
 class FusedAdamW(torch.optim.Optimizer):
@@ -103,17 +108,21 @@ class Steps(torch.optim.Optimizer):
 
     def _update(self, params: Tensors, states: States) -> None:
         recipe = self.recipe
-        in_place = recipe.optimizer_impl == "fused" or not recipe.has_plain_states
-        if in_place and recipe.optimizer != "apollo":
-            return  # one kernel
-        gradients = [torch.empty_like(p) if p.grad is None else p.grad for p in params]
+        if steps_in_place(recipe):
+            return
+        gradients = [self._gradient(p) for p in params]
         if recipe.master_weights:
-            gradients = [gradient.float() for gradient in gradients]
             masters, states = [state[0] for state in states], [state[1:] for state in states]
             self.update(masters, gradients, states)
             torch._foreach_copy_(params, masters)
         else:
             self.update(params, gradients, states)
+
+    def _gradient(self, p: Tensor) -> Tensor:
+        """In the type that the step computes with."""
+        whole: Tensor | None = getattr(p, "summed", p.grad)
+        assert whole is not None
+        return whole.to(STORED_TYPES[self.recipe.state_bytes])
 
 
 def _moments(p: Tensor, recipe: Recipe, count: int) -> Tensors:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scalecli.accounting.memory.contrastive import contrastive_bytes
 from scalecli.probes.memory.collectives import applied, gathered, scattered
+from scalecli.probes.memory.packing import copied
 
 Gradient = Tensor | None
 
@@ -96,12 +97,8 @@ class _StoredAttention(torch.autograd.Function):
 class _RingAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, heads: int, kv_heads: int) -> Tensor:
-        batch, length, width = packed.shape
-        size = width // (heads + 2 * kv_heads)
-        out = packed.new_empty(batch, length, heads * size)
-        logsumexp = packed.new_empty(batch, heads, length, dtype=torch.float32)
-        passing = torch.empty_like(out), packed.new_empty(batch, length, 2 * kv_heads * size)
-        ctx.columns = passing[1].shape[-1]
+        out, logsumexp = ring_result(packed, heads, kv_heads)
+        ctx.columns = packed.shape[-1] - out.shape[-1]
         ctx.save_for_backward(packed, out, logsumexp)
         return out
 
@@ -114,10 +111,29 @@ class _RingAttention(torch.autograd.Function):
         return d_packed, None, None
 
 
+@torch.library.custom_op("scalecli::ring_result", mutates_args=())
+def ring_result(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+    """What ring attention makes, with what passes through: one operation, which recomputation can keep."""
+    return _ring_result(packed, heads, kv_heads)
+
+
+@ring_result.register_fake
+def _ring_result(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+    batch, length, width = packed.shape
+    size = width // (heads + 2 * kv_heads)
+    result = (
+        packed.new_empty(batch, length, heads * size),
+        packed.new_empty(batch, heads, length, dtype=torch.float32),
+    )
+    passing = torch.empty_like(result[0]), packed.new_empty(batch, length, 2 * kv_heads * size)
+    del passing
+    return result
+
+
 class _EightBitProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, ranks: int) -> Tensor:
-        narrow, narrow_weight = x.to(torch.float8_e4m3fn), weight.to(torch.float8_e4m3fn)
+        narrow, narrow_weight = x.to(torch.float8_e4m3fn), copied(weight, torch.float8_e4m3fn)
         ctx.ranks, ctx.shape = ranks, weight.shape
         ctx.save_for_backward(
             narrow if weight.requires_grad else None, narrow_weight if x.requires_grad else None
