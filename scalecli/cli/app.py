@@ -15,12 +15,15 @@ from scalecli.cli import (
     fit,
     laws,
     memory,
+    multipliers,
+    optimizers,
     plan,
     predict,
     probe,
     quickstart,
     runs,
     schema,
+    sensitivity,
     validate,
 )
 from scalecli.cli.group import PANELS, ScalecliGroup
@@ -63,10 +66,13 @@ app.command(rich_help_panel=PANELS[2])(fit.fit)
 app.command(rich_help_panel=PANELS[2])(predict.predict)
 app.command(rich_help_panel=PANELS[2])(validate.validate)
 app.command(rich_help_panel=PANELS[2])(compare.compare)
+app.command(rich_help_panel=PANELS[2])(sensitivity.sensitivity)
 app.command("critical-batch", rich_help_panel=PANELS[2])(critical_batch.critical_batch)
 app.command(rich_help_panel=PANELS[2])(design.design)
 app.command(rich_help_panel=PANELS[3])(plan.plan)
 app.command(rich_help_panel=PANELS[3])(memory.memory)
+app.command(rich_help_panel=PANELS[3])(optimizers.optimizers)
+app.command(rich_help_panel=PANELS[3])(multipliers.multipliers)
 app.command(rich_help_panel=PANELS[3])(export.export)
 app.command(rich_help_panel=PANELS[4])(schema.schema)
 app.command(rich_help_panel=PANELS[4])(doctor.doctor)

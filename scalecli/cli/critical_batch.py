@@ -26,6 +26,16 @@ def critical_batch(
         Path | None,
         typer.Option("--rows", help="Write one row a target here, for `fit --law critical-batch-loss`."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", help="A column that tells recipes apart, such as optimizer: each has its own figures."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="The recipe that the others are measured by.  [the first]"),
+    ] = None,
     interval: options.Level = 0.9,
     seed: options.Seed = 0,
     out: options.Out = None,
@@ -40,6 +50,8 @@ def critical_batch(
 
       scalecli critical-batch steps.csv --rows critical.csv
 
+      scalecli critical-batch steps.csv --by optimizer --reference adamw
+
       scalecli fit critical.csv --law critical-batch-loss --out critical.fit.json
     """
     import pandas as pd
@@ -47,7 +59,14 @@ def critical_batch(
     from scalecli.data.formats import write_runs
     from scalecli.fitters.critical.report import critical_batches
 
-    found = critical_batches(read_table(runs, map, unit, where), interval=interval, seed=seed)
+    read = read_table(runs, map, unit, where)
+    if by is not None:
+        from scalecli.fitters.critical.frontier import critical_batches_by
+
+        told = critical_batches_by(read, by, reference=reference, interval=interval, seed=seed)
+        show(told, _draw_by, as_json=as_json, out=out)
+        return
+    found = critical_batches(read, interval=interval, seed=seed)
     if rows is not None:
         write_runs(pd.DataFrame(found["rows"]), rows)
     show(found, _draw, as_json=as_json, out=out)
@@ -56,6 +75,26 @@ def critical_batch(
 def _draw(document: Any) -> Iterator[RenderableType]:
     heads = ["loss", "batches", "S_min", "E_min [tokens]", "critical batch [tokens]", "definition"]
     yield table("Critical batches", heads, _rows(document["targets"]))
+
+
+def _draw_by(document: Any) -> Iterator[RenderableType]:
+    heads = [
+        document["by"],
+        "loss",
+        "batches",
+        "S_min",
+        "E_min [tokens]",
+        "critical batch [tokens]",
+        "definition",
+    ]
+    rows = ((recipe["recipe"], *row) for recipe in document["recipes"] for row in _rows(recipe["targets"]))
+    yield table("Critical batches of each", heads, rows)
+    heads = [document["by"], "loss", "batch [tokens]", f"tokens of {document['reference']} for one of these"]
+    ratios = (
+        (ratio["recipe"], ratio["loss"], format_count(ratio["batch_tokens"]), ratio["token_ratio"])
+        for ratio in document["ratios"]
+    )
+    yield table("Token ratio at equal loss", heads, ratios)
 
 
 def _rows(targets: Any) -> Iterator[tuple[object, ...]]:

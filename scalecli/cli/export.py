@@ -14,11 +14,13 @@ from scalecli.export.files import write_text
 
 def export(
     plan: Annotated[Path, typer.Argument(help="A plan written by `scalecli plan --out`.")],
-    to: Annotated[str, typer.Option("--to", metavar="json|markdown", help="The form.")] = "markdown",
+    to: Annotated[
+        str, typer.Option("--to", metavar="json|markdown|batch-table", help="The form.")
+    ] = "markdown",
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a plan as JSON or Markdown.
+    """Write a plan as JSON or Markdown, or its batches over the steps of training as CSV.
 
     Example: scalecli export plan.json --to markdown -o plan.md
     """

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scalecli.cli import options
-from scalecli.cli.memory import draw_memory
 from scalecli.cli.model import shape_of
-from scalecli.cli.render import show, span, table
+from scalecli.cli.plan_tables import draw_plan
+from scalecli.cli.render import show
 from scalecli.cli.target import Target
-from scalecli.units import format_count, parse_count
+from scalecli.units import parse_count
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from scalecli.plan.batch import BatchWish
 
 
 def plan(
@@ -68,12 +68,33 @@ def plan(
         float | None,
         typer.Option("--max-batch-tokens", parser=options.quantity(parse_count), help="No larger batch."),
     ] = None,
+    max_batch_reason: Annotated[
+        str, typer.Option("--max-batch-reason", help="Why, for the plan: memory of a graph, say.")
+    ] = "as wished",
     batch_schedule: Annotated[
         str,
         typer.Option(
-            "--batch-schedule", metavar="constant|critical", help="Let the batch follow the critical one."
+            "--batch-schedule",
+            metavar="constant|critical|FILE",
+            help="Let the batch follow the critical one, or the course of a table of tokens and batch_tokens.",
         ),
     ] = "constant",
+    probe: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--probe",
+            help="A document of `probe lr`, `probe stability` or `probe curvature` (repeat): no rate over what was "
+            "stable there, moved to the target.",
+        ),
+    ] = None,
+    workload: Annotated[
+        str,
+        typer.Option(
+            "--workload",
+            metavar="language|fine-tuning|video-diffusion",
+            help="What is trained: whose published rules count.",
+        ),
+    ] = "language",
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
@@ -83,6 +104,9 @@ def plan(
     replicas: Annotated[
         int | None, typer.Option("--replicas", min=1, help="Replicas of DiLoCo.  [2]", show_default=False)
     ] = None,
+    sync_every: Annotated[
+        int, typer.Option("--sync-every", min=1, help="Steps of DiLoCo's replicas between synchronisations.")
+    ] = 30,
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
@@ -101,33 +125,53 @@ def plan(
       scalecli plan --params 7B --tokens 140B --from batch=512k,lr=3e-4,params=1B,tokens=20B      (one good setting)
     """
     from scalecli.fitters.fit import Fit
-    from scalecli.plan.batch import BatchWish
     from scalecli.plan.moving import parse_setting
-    from scalecli.plan.objectives import parse_objective
     from scalecli.plan.plan import PlanOptions, make_plan
+    from scalecli.plan.stable import rate_ceilings
     from scalecli.plan.target import Wish
 
+    workloads = ("language", "fine-tuning", "video-diffusion")
     wish = Wish(
         params=params, params_kind=options.one_of(params_kind, ("total", "non-embedding"), "--params-kind"),
         shape=shape_of(layers, width, ffn, heads, kv_heads, vocab), vocab=vocab,
         tokens=tokens, flops=flops, days=days, tokens_per_param=tokens_per_param, sequence_length=sequence_length,
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
-        replicas=diloco_replicas(algorithm, replicas),
+        replicas=diloco_replicas(algorithm, replicas), sync_every=sync_every,
+        workload=options.one_of(workload, workloads, "--workload"),
     )  # fmt: skip
     chosen = PlanOptions(
         interval=interval,
-        batch=BatchWish(
-            objective=options.quantity(parse_objective)(objective),
-            tokens=batch_tokens,
-            max_tokens=max_batch_tokens,
-        ),
+        batch=batch_wish(objective, batch_tokens, max_batch_tokens, max_batch_reason),
         setting=parse_setting(options.pairs(start, "--from")) if start else None,
         budget=None if fix is None else options.one_of(fix, ("data", "compute"), "--fix"),
-        follow_critical=options.one_of(batch_schedule, ("constant", "critical"), "--batch-schedule")
-        == "critical",
+        course=batch_course(batch_schedule),
+        rate_ceilings=rate_ceilings(probe or []),
     )
     made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
     show(made.document(), draw_plan, as_json=as_json, out=out)
+
+
+def batch_wish(objective: str, tokens: float | None, most: float | None, reason: str) -> BatchWish:
+    """What the batch is to be best for, or what it is to be, and its ceiling."""
+    from scalecli.plan.batch import BatchWish
+    from scalecli.plan.ceiling import BatchCeiling
+    from scalecli.plan.objectives import parse_objective
+
+    ceilings = () if most is None else (BatchCeiling(tokens=most, reason=reason),)
+    return BatchWish(objective=options.quantity(parse_objective)(objective), tokens=tokens, ceilings=ceilings)
+
+
+def batch_course(text: str) -> Any:
+    """`constant`, `critical`, or the table in a file; a usage error for anything else."""
+    from scalecli.plan.course import Table
+
+    if text in ("constant", "critical"):
+        return text
+    if not Path(text).is_file():
+        raise typer.BadParameter(
+            f"{text!r} is not constant, critical, or a file", param_hint="--batch-schedule"
+        )
+    return Table.read(Path(text))
 
 
 def diloco_replicas(algorithm: str, replicas: int | None) -> int | None:
@@ -137,89 +181,3 @@ def diloco_replicas(algorithm: str, replicas: int | None) -> int | None:
     if replicas is not None:
         raise typer.BadParameter("goes with --algo diloco", param_hint="--replicas")
     return None
-
-
-def draw_plan(document: Any) -> Iterator[RenderableType]:
-    """The tables of a plan document."""
-    target, batch, rate = document["target"], document["batch"], document["learning_rate"]
-    title = f"{format_count(target['params'])} parameters on {format_count(target['tokens'])} tokens"
-    yield table(title, ["", "recommended", "within 0.1 % of the loss"], _summary(document))
-    if batch["tradeoff"]:
-        heads = [
-            "batch [tokens]",
-            "steps",
-            "extra tokens",
-            "excess loss",
-            "as compute",
-            "learning rate",
-            "days",
-        ]
-        yield table("What another batch size would cost", heads, map(_choice, batch["tradeoff"]))
-    if document["memory"]:
-        yield from draw_memory(document["memory"])
-    if len(batch["schedule"]) > 1:
-        stages = ((format_count(s["from_token"]), format_count(s["batch_tokens"])) for s in batch["schedule"])
-        yield table("Batch over training", ["from token", "batch [tokens]"], stages)
-    if document["moved"]:
-        heads = ["value", "moved to", "rule", "source", "mind"]
-        yield table("Your setting, moved", heads, map(_moved, document["moved"]))
-    if document["presets"]:
-        heads = ["published rule", "kind", "batch [tokens]", "learning rate", "in range", "note"]
-        yield table("What published rules say here", heads, map(_preset, document["presets"]))
-    heads = ["line", "value", "rule", "source", "mind"]
-    lines = (line for line in document["lines"] if not line["name"].startswith("memory: "))
-    yield table(f"Rules and sources ({rate['schedule']} schedule)", heads, map(_line, lines))
-
-
-def _summary(document: Any) -> Iterator[tuple[object, ...]]:
-    batch, rate, optimizer = document["batch"], document["learning_rate"], document["optimizer"]
-    yield (
-        "batch [tokens]",
-        span(batch["tokens"], format_count),
-        _range(batch["flat_range_tokens"], format_count),
-    )
-    yield "batch [sequences]", batch["sequences"], f"of {batch['sequence_length']} tokens"
-    yield "steps", batch["steps"], None
-    yield "critical batch [tokens]", span(batch["critical_tokens"], format_count), None
-    yield "peak learning rate", span(rate["peak"]), _range(rate["flat_range"], "{:.3g}".format)
-    yield "schedule", f"{rate['schedule']}, to {rate['final'] or 0:.3g}", None
-    yield "warm-up [tokens]", rate["warmup_tokens"] and format_count(rate["warmup_tokens"]), None
-    betas = f"betas {optimizer['beta1']:g}, {optimizer['beta2']:g}" if optimizer["beta1"] is not None else ""
-    yield "optimizer", f"{optimizer['name']} {betas}, weight decay {optimizer['weight_decay']:g}", None
-    yield "loss [nats/token]", span(document["loss"]), None
-    if document["cost"]:
-        yield "days", span(document["cost"]["days"]), f"MFU {span(document['cost']['mfu'])}"
-
-
-def _range(ends: Any, read: Any) -> str | None:
-    return None if ends is None else f"{read(ends[0])} … {read(ends[1])}"
-
-
-def _choice(choice: Any) -> tuple[object, ...]:
-    extra, compute = choice["extra_tokens_fraction"], choice["excess_compute_fraction"]
-    shares = [None if share is None else f"{share:.1%}" for share in (extra, compute)]
-    loss = choice["excess_loss"]
-    cost = (shares[0], None if loss is None else f"{loss:.4f}", shares[1])
-    return (
-        format_count(choice["batch_tokens"]),
-        choice["steps"],
-        *cost,
-        choice["learning_rate"],
-        choice["days"],
-    )
-
-
-def _line(line: Any) -> tuple[object, ...]:
-    value = line["value"] if isinstance(line["value"], str) else span(line)
-    return line["name"], value, line["rule"], line["source"], line["warning"]
-
-
-def _preset(preset: Any) -> tuple[object, ...]:
-    batch = preset["batch_tokens"]
-    said = None if batch is None else format_count(batch)
-    valid = "yes" if preset["valid"] else "no"
-    return preset["source"], preset["quantity"], said, preset["learning_rate"], valid, preset["note"]
-
-
-def _moved(entry: Any) -> tuple[object, ...]:
-    return entry["quantity"], span(entry), entry["rule"], entry["source"], entry["warning"]

@@ -72,6 +72,13 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) ->
     return drawn
 
 
+def filled_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    """A table without the columns that nothing is known of."""
+    body = list(rows)
+    kept = [i for i in range(len(heads)) if any(row[i] not in (None, "–", "") for row in body)]
+    return table(title, [heads[i] for i in kept], [[row[i] for i in kept] for row in body])
+
+
 def _cell(value: object) -> str:
     from rich.markup import escape
 

@@ -89,6 +89,7 @@ _ALL = (
     _non_negative("final_learning_rate", "1", "learning rate at the last step"),
     _non_negative("decay_fraction", "1", "share of the steps that lower the learning rate", high=1.0),
     _text("optimizer", "optimizer: adamw, muon, sgd"),
+    _positive("replicas", "1", "groups of devices that train apart and average now and then (DiLoCo)"),
     _text("parametrization", "how sizes enter initialisation and learning rates: standard, mup"),
     _text("dataset", "training corpus"),
     _text("tokenizer", "tokenizer: bytes, or the name of a vocabulary"),

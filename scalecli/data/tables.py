@@ -60,6 +60,10 @@ class RunTable:
             )
         return np.array([str(label) for label in labels], dtype=object)
 
+    def rows(self, keep: NDArray[np.bool_]) -> RunTable:
+        """The table with only these of its rows, (rows,)."""
+        return replace(self, frame=self.frame[keep].reset_index(drop=True), lines=self.lines[keep])
+
     def records(self) -> list[dict[str, Any]]:
         """The kept rows as plain JSON values."""
         return records_of(self.frame)

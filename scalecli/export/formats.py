@@ -10,12 +10,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from scalecli.errors import ExportError
+from scalecli.export.batch_table import to_batch_table
 from scalecli.export.markdown import to_markdown
 from scalecli.plan.document import Plan
 
 FORMATS: dict[str, Callable[[Plan], str]] = {
     "json": lambda plan: json.dumps(plan.document(), indent=2, allow_nan=False),
     "markdown": to_markdown,
+    "batch-table": to_batch_table,
 }
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from scalecli.plan.document import Interval, Line, Plan, Preset
+from scalecli.plan.document import Choice, Interval, Line, Plan, Preset, Stage
 from scalecli.units import format_bytes, format_count
+
+CHOICE = ("batch [tokens]", "steps", "extra tokens", "excess loss", "as compute", "learning rate", "days")
+STAGE = ("from token", "batch [tokens]", "× learning rate")
+PRESET = ("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note")
 
 
 def to_markdown(plan: Plan) -> str:
@@ -29,17 +33,11 @@ def _document(plan: Plan) -> Iterator[str]:
     if plan.batch.tradeoff:
         yield "## What another batch size would cost"
         yield ""
-        rows = (
-            (
-                format_count(c.batch_tokens),
-                str(c.steps),
-                _share(c.extra_tokens_fraction),
-                _number(c.learning_rate),
-                _number(c.days),
-            )
-            for c in plan.batch.tradeoff
-        )
-        yield from markdown_table(("batch [tokens]", "steps", "extra tokens", "learning rate", "days"), rows)
+        yield from markdown_table(CHOICE, map(_choice, plan.batch.tradeoff))
+    if len(plan.batch.schedule) > 1:
+        yield "## Batch over training"
+        yield ""
+        yield from markdown_table(STAGE, map(_stage, plan.batch.schedule))
     if plan.memory is not None:
         size, moment = format_bytes(plan.memory.per_device_bytes), plan.memory.peak.moment
         yield f"## Memory of one device: {size}, highest at {moment}"
@@ -50,8 +48,7 @@ def _document(plan: Plan) -> Iterator[str]:
     if plan.presets:
         yield "## What published rules say here"
         yield ""
-        heads = ("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note")
-        yield from markdown_table(heads, map(_preset, plan.presets))
+        yield from markdown_table(PRESET, map(_preset, plan.presets))
 
 
 def _recommendation(plan: Plan) -> Iterator[str]:
@@ -82,6 +79,26 @@ def _recommendation(plan: Plan) -> Iterator[str]:
     yield from markdown_table(("", "recommended"), rows)
 
 
+def _choice(choice: Choice) -> Sequence[str]:
+    return (
+        format_count(choice.batch_tokens),
+        str(choice.steps),
+        _share(choice.extra_tokens_fraction),
+        _number(choice.excess_loss),
+        _share(choice.excess_compute_fraction),
+        _number(choice.learning_rate),
+        _number(choice.days),
+    )
+
+
+def _stage(stage: Stage) -> Sequence[str]:
+    return (
+        format_count(stage.from_token),
+        format_count(stage.batch_tokens),
+        _number(stage.learning_rate_factor),
+    )
+
+
 def _preset(preset: Preset) -> Sequence[str]:
     valid = "yes" if preset.valid else "no"
     return (
@@ -98,6 +115,8 @@ def _line(line: Line) -> Sequence[str]:
     value = line.value if isinstance(line.value, str) else _number(line.value)
     if line.low is not None and line.high is not None:
         value = f"{value} ({_number(line.low)} … {_number(line.high)})"
+    elif line.no_interval is not None:
+        value = f"{value} ({line.no_interval})"
     rule = line.rule if line.warning is None else f"{line.rule}; {line.warning}"
     return line.name, value, line.unit, rule, line.source
 

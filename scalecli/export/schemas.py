@@ -254,6 +254,86 @@ class CriticalBatchDocument(_Open):
     warnings: list[Warning]
 
 
+class _TokenRatio(_Open):
+    recipe: str
+    loss: float
+    batch_tokens: float
+    token_ratio: float = Field(description="tokens of the reference over those of this recipe, at equal loss")
+
+
+class CriticalBatchByDocument(_Open):
+    """`critical-batch --by --json`: a document of `critical-batch` for each recipe, and their token ratios."""
+
+    schema_name: Literal["scalecli/critical-batch-by/1"] = Field(alias="schema")
+    by: str
+    reference: str
+    interval: float
+    recipes: list[dict[str, Any]]
+    ratios: list[_TokenRatio]
+    warnings: list[Warning]
+
+
+class _OptimizerCost(_Open):
+    name: str
+    state_bytes: float
+    step_flops: float
+    share: float = Field(description="of the FLOPs of forward and backward")
+    traffic_bytes: float = Field(description="that data-parallel replicas exchange a step")
+    rule: str
+    source: str
+    note: str
+
+
+class OptimizersDocument(_Open):
+    """`optimizers --json`: the fewest bytes of states first."""
+
+    schema_name: Literal["scalecli/optimizers/1"] = Field(alias="schema")
+    params: int
+    batch_tokens: float
+    optimizers: list[_OptimizerCost]
+
+
+class _MultiplierGroup(_Open):
+    name: str
+    multiplier: float = Field(description="of the learning rate")
+    weight_decay: float
+    output: float
+    initial_std: float | None
+
+
+class MultipliersDocument(_Open):
+    """`multipliers --json`: muP under Adam, by kind of weight."""
+
+    schema_name: Literal["scalecli/multipliers/1"] = Field(alias="schema")
+    base_width: int
+    width: int
+    structure: dict[str, Any]
+    groups: list[_MultiplierGroup]
+    source: str
+    warnings: list[Warning]
+
+
+class _Recipe(_Open):
+    recipe: str
+    settings: int
+    best_loss: float
+    sensitivity: _Span = Field(description="mean loss above the best over the grid [nats/token]")
+    rate_octaves: float
+    batch_octaves: float
+    diverged: int
+
+
+class SensitivityDocument(_Open):
+    """`sensitivity --json`: the most robust recipe first."""
+
+    schema_name: Literal["scalecli/sensitivity/1"] = Field(alias="schema")
+    by: str
+    reach_octaves: float
+    interval: float
+    recipes: list[_Recipe]
+    warnings: list[Warning]
+
+
 class _Failure(_Open):
     run_id: str
     reason: str
@@ -298,6 +378,20 @@ class _NoisePoint(_Placed):
     loss: float
 
 
+class _NoiseLayer(_Placed):
+    layer: str
+    signal_to_noise: _Span = Field(description="|G|^2 / tr(Sigma) of one sequence's gradient")
+
+
+class _NoiseStage(_Open):
+    """A batch that would follow the noise from a step on: by the norm test it never falls."""
+
+    step: int
+    tokens: float
+    norm_test_batch_tokens: int
+    noise_scale_batch_tokens: float | None
+
+
 class ProbeNoiseDocument(_Open):
     """`probe noise --json`: along a training; a noise scale is no critical batch size."""
 
@@ -307,7 +401,8 @@ class ProbeNoiseDocument(_Open):
     interval: float
     preconditioned: bool
     points: list[_NoisePoint]
-    layers: list[_Placed]
+    layers: list[_NoiseLayer]
+    schedule: list[_NoiseStage]
     warnings: list[Warning]
 
 
@@ -326,6 +421,63 @@ class ProbeCriticalBatchDocument(_Open):
     warnings: list[Warning]
 
 
+class _StableSetting(_Open):
+    """A setting with its largest stable rate: what `plan --probe` reads."""
+
+    params: int
+    tokens: int
+    batch_tokens: int
+    learning_rate: float
+    optimizer: str
+    reason: str
+
+
+class _BatchCurvature(_Open):
+    batch_tokens: int
+    curvature: _Span
+    stable_rate: _Span
+
+
+class ProbeCurvatureDocument(_Open):
+    """`probe curvature --json`: ends of a batch are those of its repeats; `fit` is null where nothing depends on it."""
+
+    schema_name: Literal["scalecli/probe-curvature/1"] = Field(alias="schema")
+    optimizer: str
+    step: int
+    interval: float
+    points: list[_BatchCurvature]
+    fit: dict[str, float] | None
+    stable: _StableSetting
+    warnings: list[Warning]
+
+
+class _StabilityTrained(_Open):
+    batch_tokens: int
+    learning_rate: float
+    stable: bool
+    rise: float | None = Field(
+        description="nats of the held-out loss above its lowest; null where it is no number"
+    )
+    update_size: float | None = Field(description="root mean square of the update, in rates")
+    correlation: float | None = Field(description="cosine of update and gradient")
+
+
+class _StabilityCap(_Open):
+    batch_tokens: int
+    learning_rate: float | None
+    open: bool = Field(description="no larger rate was tried")
+
+
+class ProbeStabilityDocument(_Open):
+    """`probe stability --json`: every pair of batch and rate, and the cap at each batch."""
+
+    schema_name: Literal["scalecli/probe-stability/1"] = Field(alias="schema")
+    trained: list[_StabilityTrained]
+    caps: list[_StabilityCap]
+    stable: _StableSetting
+    warnings: list[Warning]
+
+
 class ProbeLearningRateDocument(_Open):
     """`probe lr --json`: `low` and `high` are ends of the range that is as good, not of an interval."""
 
@@ -337,7 +489,30 @@ class ProbeLearningRateDocument(_Open):
     seed_std: float | None
     largest_stable: float
     smallest_diverged: float | None
+    stable: _StableSetting
     runs: list[dict[str, Any]]
+
+
+class _TelescopeStage(_Open):
+    width: int
+    params: int
+    rates: list[float]
+    learning_rate: _Span
+    loss: float
+    spacing_octaves: float
+    octaves_from_first: float
+
+
+class ProbeTelescopeDocument(_Open):
+    """`probe telescope --json`: the best rate at each width; `low` and `high` are ends of the flat range."""
+
+    schema_name: Literal["scalecli/probe-telescope/1"] = Field(alias="schema")
+    parametrization: str
+    tokens_per_param: float
+    batch_tokens: float
+    stages: list[_TelescopeStage]
+    learning_rate: _Span
+    octaves_moved: float
 
 
 class _Trial(_Open):
@@ -514,6 +689,7 @@ class QuickstartDocument(_Open):
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "comparison": ComparisonDocument,
     "critical-batch": CriticalBatchDocument,
+    "critical-batch-by": CriticalBatchByDocument,
     "design": DesignDocument,
     "doctor": DoctorDocument,
     "fit": FitDocument,
@@ -521,18 +697,24 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "laws": LawsDocument,
     "memory": MemoryDocument,
     "memory-calibration": MemoryCalibrationDocument,
+    "multipliers": MultipliersDocument,
+    "optimizers": OptimizersDocument,
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,
     "probe-coordinates": ProbeCoordinatesDocument,
     "probe-critical-batch": ProbeCriticalBatchDocument,
+    "probe-curvature": ProbeCurvatureDocument,
     "probe-lr": ProbeLearningRateDocument,
     "probe-memory": ProbeMemoryDocument,
     "probe-noise": ProbeNoiseDocument,
+    "probe-stability": ProbeStabilityDocument,
+    "probe-telescope": ProbeTelescopeDocument,
     "probe-throughput": ProbeThroughputDocument,
     "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,
     "runs": RunsDocument,
+    "sensitivity": SensitivityDocument,
     "sweep": SweepDocument,
     "sweep-estimate": SweepEstimateDocument,
     "validation": ValidationDocument,

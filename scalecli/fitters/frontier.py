@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalecli.data.tables import Dropped, RunTable
 from scalecli.fitters.identify import Notice
@@ -18,11 +19,8 @@ KNOBS = ("learning_rate", "batch_tokens")
 
 
 def best_of_settings(runs: RunTable) -> RunTable:
-    """The run of least loss at every (params, tokens); the others are dropped and counted.
-
-    Tokens are compared roughly, because whole steps of different batches round them differently.
-    """
-    label = label_settings(runs.columns(["params", "tokens"]))
+    """The run of least loss at every setting (params, tokens, replicas); the others are dropped and counted."""
+    label = _settings(runs)
     loss = runs.columns(["loss"])["loss"]
     order = np.lexsort((loss, label))
     first = np.unique(label[order], return_index=True)[1]
@@ -38,11 +36,11 @@ def best_of_settings(runs: RunTable) -> RunTable:
 
 def untuned_runs(runs: RunTable, law: type[Any]) -> Iterator[Notice]:
     """A warning when a loss law without learning rate and batch is fitted to runs that sweep them."""
-    known = {name for name, (low, _) in runs.domain.items() if low > 0}  # columns without gaps
+    known = _complete(runs)
     reads_knobs = set(KNOBS) & set(required_columns(law))
     if measured_column(law) != "loss" or reads_knobs or not {"params", "tokens", *KNOBS} <= known:
         return
-    settings = int(label_settings(runs.columns(["params", "tokens"])).max()) + 1
+    settings = int(_settings(runs).max()) + 1
     tried = len(runs.frame[list(KNOBS)].drop_duplicates())
     if len(runs) > 2 * settings and tried > 2:
         yield Notice(
@@ -50,3 +48,20 @@ def untuned_runs(runs: RunTable, law: type[Any]) -> Iterator[Notice]:
             f"{len(runs)} runs stand for {settings} settings of params and tokens, with {tried} pairs of learning rate "
             "and batch: the law goes through badly tuned runs too; --tuned keeps the best of each setting",
         )
+
+
+def _settings(runs: RunTable) -> NDArray[np.intp]:
+    """Each run's setting as a number: params, tokens and, where replicas train apart, how many do.
+
+    Tokens are compared roughly, because whole steps of different batches round them differently.
+    """
+    label = label_settings(runs.columns(["params", "tokens"]))
+    if "replicas" not in _complete(runs):
+        return label
+    replicas = runs.columns(["replicas"])["replicas"]
+    return np.unique(np.stack([label, replicas], axis=-1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _complete(runs: RunTable) -> set[str]:
+    """Columns of positive numbers without gaps."""
+    return {name for name, (low, _) in runs.domain.items() if low > 0}

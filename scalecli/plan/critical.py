@@ -21,10 +21,11 @@ OVERHEAD = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critical:
-    """A critical batch [tokens] and what is meant by it."""
+    """A critical batch [tokens], what is meant by it, and what it rests on: a fit, or presets."""
 
     tokens: FitInterval
     definition: str
+    source: str = "fit"
 
     @property
     def is_hyperbola(self) -> bool:
@@ -95,9 +96,26 @@ def note_noise_scale(
     )  # fmt: skip
     if critical is not None:
         notes.line(
-            "noise scale over critical batch", found.value / critical.tokens.value, unit="1",
-            rule="measured ratio at the target; 1 would make the noise scale a critical batch", source="fit",
+            "noise scale over critical batch", _ratio(found, critical.tokens), unit="1",
+            rule="measured ratio at the target; 1 would make the noise scale a critical batch", source=critical.source,
         )  # fmt: skip
+
+
+def _ratio(above: FitInterval, below: FitInterval) -> FitInterval:
+    """The quotient of two independent positive values; its ends are those of the logarithms, added in square."""
+
+    def end(up: float | None, down: float | None) -> float | None:
+        if up is None or down is None:
+            return None
+        return float(np.hypot(np.log(up / above.value), np.log(down / below.value)))
+
+    value = above.value / below.value
+    low, high = end(above.low, below.high), end(above.high, below.low)
+    return FitInterval(
+        value,
+        None if low is None else value * float(np.exp(-low)),
+        None if high is None else value * float(np.exp(high)),
+    )
 
 
 def note_overhead(critical: Critical | None, batch_tokens: float, notes: Notes) -> None:
@@ -106,7 +124,7 @@ def note_overhead(critical: Critical | None, batch_tokens: float, notes: Notes) 
         return
     notes.line(
         "batch at 20 % overhead", critical.overhead_from(batch_tokens), unit="tokens",
-        rule="0.2 B_crit + 1.2 B0, counted from the recommended batch B0", source="zhang2024cbs",
+        rule="0.2 B_crit + 1.2 B0, counted from the batch B0 that is run", source="zhang2024cbs",
     )  # fmt: skip
     if batch_tokens > critical.tokens.value:
         notes.warn(

@@ -14,10 +14,7 @@ from scalecli.plan.document import Preset
 from scalecli.plan.notes import Notes
 from scalecli.plan.presets import columns_at, preset_of
 from scalecli.plan.published import published_value
-from scalecli.plan.target import Target
-
-# Charles et al. 2025 (2503.09799), section 3: inner steps between two synchronisations in every fit of its laws.
-SYNC_STEPS = 30
+from scalecli.plan.target import SYNC_STEPS, Target
 
 
 def diloco_presets(target: Target) -> list[Preset]:
@@ -36,25 +33,28 @@ def diloco_presets(target: Target) -> list[Preset]:
     ]  # fmt: skip
 
 
-def note_diloco(target: Target, steps: int, has_landscape: bool, notes: Notes) -> None:
-    """The outer rate, the synchronisations and the published loss; nothing for other algorithms."""
+def note_diloco(target: Target, has_landscape: bool, notes: Notes) -> None:
+    """The outer rate and the published loss; nothing for other algorithms."""
     if target.replicas is None:
         return
     notes.line(
         "outer learning rate", outer_learning_rate(target.replicas), unit="1",
         rule="by replicas; independent of size, rises with the steps between synchronisations", source="charles2025",
-    )  # fmt: skip
-    notes.line(
-        "synchronisations", float(math.ceil(steps / SYNC_STEPS)), unit="1",
-        rule=f"one every {SYNC_STEPS} of {steps} steps, where data-parallel training has {steps}", source="charles2025",
+        no_interval="published for this number of replicas",
     )  # fmt: skip
     loss = published_value(
         published_law("diloco-joint-loss"), columns_at(target) | {"replicas": float(target.replicas)}
     )
     notes.line(
         "published loss", loss, unit="nats/token", rule="DiLoCo joint law at 20 tokens a parameter, C4",
-        source="charles2025", warning="of its own data and tokenizer",
+        source="charles2025", warning="of its own data and tokenizer", no_interval="the paper states none",
     )  # fmt: skip
+    if target.sync_every != SYNC_STEPS:
+        notes.warn(
+            "W-DILOCO-INTERVAL",
+            f"the laws of batch and rates were measured at {SYNC_STEPS} steps between synchronisations, not at "
+            f"{target.sync_every}: the outer rate rises with them, and so does the loss",
+        )
     if has_landscape:
         notes.warn(
             "W-ALGORITHM-MISMATCH",
@@ -69,7 +69,7 @@ def outer_learning_rate(replicas: int) -> FitInterval:
     below = max((entry for entry in known if entry[0] <= replicas), default=known[0])
     above = min((entry for entry in known if entry[0] >= replicas), default=known[-1])
     if below[0] == above[0]:
-        return FitInterval(below[1], below[1], below[1])
+        return FitInterval(below[1], None, None)
     share = math.log(replicas / below[0]) / math.log(above[0] / below[0])
     return FitInterval(
         below[1] + share * (above[1] - below[1]), min(below[1], above[1]), max(below[1], above[1])

@@ -59,6 +59,9 @@ class CriticalPart(Interval):
 class Stage(Document):
     from_token: int
     batch_tokens: int
+    learning_rate_factor: float = Field(
+        default=1.0, description="of what the schedule says, for a batch that is not the last stage's"
+    )
 
 
 class BatchPart(Document):
@@ -149,13 +152,19 @@ class Preset(Document):
 
     source: str
     quantity: Literal["optimum", "critical"]
+    definition: Literal["hyperbola", "overhead"] | None = Field(description="of a critical size")
+    hyperbola_tokens: float | None = Field(
+        description="a critical size as the batch at which training costs twice the least tokens"
+    )
     budget: Budget = Field(
         description="data: tokens varied freely; compute: along a compute-optimal frontier"
     )
     batch_tokens: float | None
     learning_rate: float | None
     valid: bool
-    note: str
+    outside: list[str] = Field(description="the measured ranges that the target leaves")
+    doubt: str | None
+    note: str = Field(description="source, which N, ranges left, set-up and doubt")
 
 
 class MovedPart(Document):
@@ -179,6 +188,7 @@ class Line(Document):
     low: float | None
     high: float | None
     unit: str
+    no_interval: str | None = Field(description="why the value has no interval, where it has none")
     rule: str
     source: str
     warning: str | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from scalecli.plan.diloco import diloco_presets
 from scalecli.plan.document import Budget, Preset
 from scalecli.plan.efficiency import Efficiency, efficiency_of
 from scalecli.plan.fits import FitSet
+from scalecli.plan.folklore import published_critical
 from scalecli.plan.moving import Journey
 from scalecli.plan.notes import Notes
 from scalecli.plan.presets import presets_for
@@ -39,30 +39,13 @@ class Evidence:
     budget: Budget | None = None
 
     @property
+    def critical_tokens(self) -> float | None:
+        return None if self.critical is None else self.critical.tokens.value
+
+    @property
     def optima(self) -> list[Preset]:
         """The published optima for the budget; critical sizes are another quantity."""
         return [p for p in self.rules if p.quantity == "optimum" and self.budget in (None, p.budget)]
-
-
-@dataclass(frozen=True, slots=True)
-class Folklore:
-    """The geometric mean of the rules in their range (of all when none is), and the whole span of all."""
-
-    interval: FitInterval
-    rule: str
-
-
-def folklore(said: Sequence[tuple[float, bool]]) -> Folklore:
-    """From what each rule says and whether it is in its range; at least one says something."""
-    trusted = [value for value, valid in said if valid] or [value for value, _ in said]
-    every = sorted(value for value, _ in said)
-    value = math.exp(sum(map(math.log, trusted)) / len(trusted))
-    inside = sum(valid for _, valid in said)
-    kept = f"the {inside} in their measured range" if inside else "all, none of them in its measured range"
-    return Folklore(
-        FitInterval(value, every[0], every[-1]),
-        f"geometric mean of {len(said)} published rules ({kept}) and their whole span",
-    )
 
 
 def gather(
@@ -75,24 +58,15 @@ def gather(
     notes: Notes,
 ) -> Evidence:
     """Everything that bears on batch and learning rate; lines and warnings for what is no recommendation by itself."""
-    critical = critical_batch(fits.critical_batch, target, loss, notes)
-    note_noise_scale(fits.noise_scale, critical, target, loss, notes)
-    journey = None
-    if setting is not None:
-        if setting.batch_tokens < target.sequence_length:
-            notes.warn(
-                "W-BATCH-UNIT",
-                f"the good setting's batch of {setting.batch_tokens:g} tokens is less than one sequence of "
-                f"{target.sequence_length}: a batch in sequences is multiplied by their length first",
-            )
-        journey = Journey(
-            setting=setting,
-            target=target,
-            optimizer=optimizer,
-            critical_tokens=None if critical is None else critical.tokens.value,
-            surge=fits.surge,
-        )
     presets = presets_for(target, None if loss is None else loss.value)
+    critical = critical_batch(fits.critical_batch, target, loss, notes)
+    if critical is None and fits.landscape is None:
+        critical = published_critical(presets, notes)
+    if critical is None:
+        rule = "needs steps to a loss at several batches (scalecli critical-batch), and a law through them"
+        notes.line("critical batch", None, unit="tokens", rule=rule, source="none")
+    note_noise_scale(fits.noise_scale, critical, target, loss, notes)
+    journey = None if setting is None else _journey(setting, target, optimizer, critical, fits, notes)
     own = [] if target.replicas is None else diloco_presets(target)
     known = Evidence(
         target=target,
@@ -110,3 +84,21 @@ def gather(
             f"no published rule of {own[0].source} is stated for fixed {budget}", hint="leave out --fix"
         )
     return known
+
+
+def _journey(
+    setting: Setting, target: Target, optimizer: str, critical: Critical | None, fits: FitSet, notes: Notes
+) -> Journey:
+    if setting.batch_tokens < target.sequence_length:
+        notes.warn(
+            "W-BATCH-UNIT",
+            f"the good setting's batch of {setting.batch_tokens:g} tokens is less than one sequence of "
+            f"{target.sequence_length}: a batch in sequences is multiplied by their length first",
+        )
+    return Journey(
+        setting=setting,
+        target=target,
+        optimizer=optimizer,
+        critical_tokens=None if critical is None else critical.tokens.value,
+        surge=fits.surge,
+    )

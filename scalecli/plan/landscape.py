@@ -11,6 +11,7 @@ import numpy as np
 from scalecli.errors import NotIdentified
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
+from scalecli.plan.document import Budget
 from scalecli.plan.fits import FitSet
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
@@ -43,8 +44,11 @@ def retuned_rate(fit: Fit | None, target: Target, batch_tokens: float) -> float 
     return float(fit.law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens))
 
 
-def best_batch_of(fit: Fit | None, target: Target, notes: Notes) -> FitInterval | None:
-    """The batch of least loss [tokens], and how it grows; None, with a warning, where the runs do not say."""
+def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes: Notes) -> FitInterval | None:
+    """The batch of least loss [tokens], and how it grows; None, with a warning, where the runs do not say.
+
+    At one size and one number of tokens either budget has the same optimum; `budget` is whose law over scale is said.
+    """
     if fit is None:
         return None
     try:
@@ -56,18 +60,21 @@ def best_batch_of(fit: Fit | None, target: Target, notes: Notes) -> FitInterval 
         "batch", found, unit="tokens", rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
         source="fit",
     )  # fmt: skip
-    _note_growth(fit, target, notes)
+    _note_growth(fit, target, budget, notes)
     return found
 
 
-def _note_growth(fit: Fit, target: Target, notes: Notes) -> None:
+def _note_growth(fit: Fit, target: Target, budget: Budget | None, notes: Notes) -> None:
     """How the best batch grows with data for this model, and with compute at constant tokens a parameter."""
 
     def power(law: Any, size: float, length: float) -> Any:
         grown = law.optimal_batch_tokens(target.params * size, target.tokens * length)
         return np.log(grown / law.optimal_batch_tokens(target.params, target.tokens))
 
-    for name, size, length in (("data", 1.0, math.e), ("compute", math.sqrt(math.e), math.sqrt(math.e))):
+    root = math.sqrt(math.e)
+    for name, size, length in (("data", 1.0, math.e), ("compute", root, root)):
+        if budget not in (None, name):
+            continue
         notes.line(
             f"batch over {name}", fit.query(partial(power, size=size, length=length)), unit="exponent",
             rule=f"least loss at fixed {name}: batch ∝ {name}^value", source="fit",

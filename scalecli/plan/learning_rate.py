@@ -8,14 +8,16 @@ from typing import Any
 from scalecli.errors import NotIdentified
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.document import RateGroup, RatePart
-from scalecli.plan.evidence import Evidence, folklore
+from scalecli.plan.document import Preset, RateGroup, RatePart
+from scalecli.plan.evidence import Evidence
+from scalecli.plan.folklore import WARNING, Said, folklore
 from scalecli.plan.landscape import flat_rates
-from scalecli.plan.moving import move_rate
-from scalecli.plan.notes import Notes, as_interval
+from scalecli.plan.moving import Journey, how_moved, middle, move_rate, rate_over_batch
+from scalecli.plan.notes import ONE_RULE, Notes, as_interval
 from scalecli.plan.recipe import Schedule
 from scalecli.plan.rules.moved import Moved
 from scalecli.plan.rules.optimizer import change_optimizer
+from scalecli.plan.rules.setting import Setting
 from scalecli.plan.rules.width import width_groups
 from scalecli.plan.target import Target
 
@@ -24,18 +26,14 @@ RULES_OPTIMIZER = "adamw"
 
 
 def recommend_rate(known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
-    """The peak learning rate at the batch that will be run."""
-    return (
-        _from_landscape(known, batch_tokens, notes)
-        or _from_setting(known, batch_tokens, notes)
-        or _from_presets(known, notes)
-    )
+    """The peak learning rate at the batch that will be run; None, with a warning, where nothing says one."""
+    if known.fits.landscape is not None:
+        return _from_landscape(known.fits.landscape, known, batch_tokens, notes)
+    return _from_setting(known, batch_tokens, notes) or _from_presets(known, batch_tokens, notes)
 
 
-def _from_landscape(known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
-    fit, target = known.fits.landscape, known.target
-    if fit is None:
-        return None
+def _from_landscape(fit: Fit, known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
+    target = known.target
     try:
         found = fit.query(
             lambda law: law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens)
@@ -48,8 +46,15 @@ def _from_landscape(known: Evidence, batch_tokens: float, notes: Notes) -> FitIn
             "W-RATE-AT-OTHER-BATCH",
             "the learning rate holds for the batch size of the runs, which they did not vary",
         )
-    notes.line("learning rate", found, unit="peak", rule=rule, source="fit")
-    return found
+    carried, rule = _for_optimizer(found, rule, _optimizer_of(fit), known.optimizer, notes)
+    if carried is not None:
+        notes.line("learning rate", carried, unit="peak", rule=rule, source="fit")
+    return carried
+
+
+def _optimizer_of(fit: Fit) -> str | None:
+    """What the fit's runs were trained with, where they say."""
+    return (fit.provenance.get("setup") or {}).get("optimizer")
 
 
 def _from_setting(known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
@@ -60,27 +65,59 @@ def _from_setting(known: Evidence, batch_tokens: float, notes: Notes) -> FitInte
         notes.warn("W-RATE-NOT-MOVED", f"{rules[-1].rule}; {rules[-1].warning}")
         return None
     notes.line(
-        "learning rate", found, unit="peak", rule=f"your setting, moved by {len(rules)} rules: middle and whole span",
-        source="you", warning="rules, not measurements: see `moved`",
+        "learning rate", found, unit="peak", rule=how_moved(found, rules), source="you",
+        warning="rules, not measurements: see `moved`", no_interval=ONE_RULE,
     )  # fmt: skip
     return found
 
 
-def _from_presets(known: Evidence, notes: Notes) -> FitInterval | None:
-    """The published rules are all for AdamW: another optimizer has their rate only where a ratio is published."""
-    found = folklore([(p.learning_rate, p.valid) for p in known.optima if p.learning_rate is not None])
-    interval, rule = found.interval, found.rule
-    if known.optimizer != RULES_OPTIMIZER:
-        changed = change_optimizer(interval.value, RULES_OPTIMIZER, known.optimizer)
-        if changed.value is None:
-            notes.warn("W-RATE-UNKNOWN", f"{changed.rule}: {changed.warning}")
-            return None
-        interval, rule = _times(interval, changed), f"{rule}; {changed.rule}"
-    notes.line(
-        "learning rate", interval, unit="peak", rule=rule, source="presets",
-        warning="folklore until probes are run; each rule's rate belongs to its own batch",
+def _from_presets(known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
+    found = folklore(
+        [
+            _at_batch(preset, known, batch_tokens)
+            for preset in known.optima
+            if preset.learning_rate is not None
+        ]
+    )
+    rule = f"{found.rule}, each rule's rate moved from its own batch to the one that is run"
+    carried, rule = _for_optimizer(found.interval, rule, RULES_OPTIMIZER, known.optimizer, notes)
+    if carried is not None:
+        notes.line(
+            "learning rate", carried, unit="peak", rule=rule, source="presets", warning=WARNING,
+            no_interval=found.no_interval,
+        )  # fmt: skip
+    return carried
+
+
+def _at_batch(preset: Preset, known: Evidence, batch_tokens: float) -> Said:
+    """The preset's rate at another batch than its own, by the rules over batch; as it is where it states no batch."""
+    assert preset.learning_rate is not None
+    if preset.batch_tokens is None:
+        return Said(preset.learning_rate, preset.valid)
+    target = known.target
+    setting = Setting(
+        batch_tokens=min(preset.batch_tokens, target.tokens), learning_rate=preset.learning_rate,
+        params=target.params, tokens=target.tokens, optimizer=RULES_OPTIMIZER,
     )  # fmt: skip
-    return interval
+    journey = Journey(
+        setting=setting, target=target, optimizer=RULES_OPTIMIZER, critical_tokens=known.critical_tokens
+    )
+    found = middle(rate_over_batch(journey, preset.learning_rate, batch_tokens))
+    assert found is not None, "every rule over the batch has a value"
+    return Said(found.value, preset.valid, found.low, found.high)
+
+
+def _for_optimizer(
+    found: FitInterval, rule: str, before: str | None, after: str, notes: Notes
+) -> tuple[FitInterval | None, str]:
+    """The rate carried to the target's optimizer; None, with a warning, where no ratio is published."""
+    if before in (None, after):
+        return found, rule
+    changed = change_optimizer(found.value, str(before), after)
+    if changed.value is None:
+        notes.warn("W-RATE-UNKNOWN", f"{changed.rule}: {changed.warning}")
+        return None, rule
+    return _times(found, changed), f"{rule}; {changed.rule}"
 
 
 def _times(found: FitInterval, changed: Moved) -> FitInterval:
@@ -92,16 +129,18 @@ def _times(found: FitInterval, changed: Moved) -> FitInterval:
 
 
 def rate_part(
-    peak: FitInterval | None, schedule: Schedule, target: Target, fit: Fit | None, groups: list[RateGroup]
+    peak: FitInterval | None, schedule: Schedule, known: Evidence, groups: list[RateGroup]
 ) -> RatePart:
-    """The `learning_rate` key of the plan."""
+    """The `learning_rate` key of the plan; a valley that was measured under another optimizer is not this one's."""
+    target, fit = known.target, known.fits.landscape
+    measured_here = fit is not None and _optimizer_of(fit) in (None, known.optimizer)
     return RatePart(
         peak=as_interval(peak),
         final=None if peak is None else peak.value * schedule.final,
         schedule=schedule.name,
         warmup_tokens=round(schedule.warmup * target.tokens),
         decay_tokens=round(schedule.decay * target.tokens),
-        flat_range=None if fit is None else flat_rates(fit, target),
+        flat_range=flat_rates(fit, target) if fit is not None and measured_here else None,
         groups=groups,
     )
 
@@ -121,5 +160,6 @@ def rate_groups(setup: Mapping[str, Any], target: Target, notes: Notes) -> list[
         notes.line(
             f"learning rate: {group.name}", group.multiplier, unit="of the peak", rule="muP under Adam",
             source="yang2022", warning="carries over width only: neither depth, tokens nor batch",
+            no_interval="follows from the two widths",
         )  # fmt: skip
     return [RateGroup(name=group.name, multiplier=group.multiplier) for group in groups]

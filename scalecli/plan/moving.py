@@ -19,7 +19,7 @@ from scalecli.plan.rules.half_life import beta2_half_life, ema_half_life
 from scalecli.plan.rules.linear import linear
 from scalecli.plan.rules.momentum import momentum
 from scalecli.plan.rules.moved import Moved
-from scalecli.plan.rules.optimizer import SGD_LIKE, change_optimizer
+from scalecli.plan.rules.optimizer import SGD_LIKE, change_optimizer, shares_decays
 from scalecli.plan.rules.scale import scale_by_published
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.rules.small_batch import small_batch
@@ -54,8 +54,10 @@ class Journey:
     def adaptive(self) -> bool:
         return self.setting.optimizer not in SGD_LIKE
 
-    def is_past_critical(self, batch_tokens: float) -> bool:
-        return self.critical_tokens is not None and batch_tokens > self.critical_tokens
+    def is_past_growth(self, batch_tokens: float) -> bool:
+        """Whether the batch is one at which rates have stopped growing: past the critical one, or a surge's peak."""
+        peak = None if self.surge is None else self.surge.law.B_noise
+        return any(limit is not None and batch_tokens > limit for limit in (self.critical_tokens, peak))
 
 
 def parse_setting(values: Mapping[str, str]) -> Setting:
@@ -88,7 +90,7 @@ def move_batch(journey: Journey) -> list[Moved]:
     setting, target = journey.setting, journey.target
     if journey.keeps_scale or not journey.adaptive:
         return [_kept("batch_tokens", setting.batch_tokens, journey)]
-    return scale_by_published(setting, target.params, target.tokens, "batch_tokens")
+    return scale_by_published(setting, target.params, target.tokens, "batch_tokens", target.workload)
 
 
 def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, list[Moved]]:
@@ -110,7 +112,7 @@ def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, l
         if found is None:
             return None, told
         value, low, high = found.value, low * found.low / found.value, high * found.high / found.value
-    return Interval(value, value * low, value * high), told
+    return _spanned(value, value * low, value * high), told
 
 
 def rate_at_scale(journey: Journey) -> list[Moved]:
@@ -118,13 +120,13 @@ def rate_at_scale(journey: Journey) -> list[Moved]:
     setting, target = journey.setting, journey.target
     if journey.keeps_scale or not journey.adaptive:
         return [_kept("learning_rate", setting.learning_rate, journey)]
-    return scale_by_published(setting, target.params, target.tokens, "learning_rate")
+    return scale_by_published(setting, target.params, target.tokens, "learning_rate", target.workload)
 
 
 def rate_over_batch(journey: Journey, learning_rate: float, batch_tokens: float) -> list[Moved]:
     """The learning rate at the batch that is run, from `learning_rate` at the batch that moved along."""
     from_batch = batch_at_scale(journey)
-    factor, past = batch_tokens / from_batch, journey.is_past_critical(batch_tokens)
+    factor, past = batch_tokens / from_batch, journey.is_past_growth(batch_tokens)
     if not journey.adaptive:
         rules = [linear(learning_rate, factor, past)]
         if journey.setting.beta1:
@@ -137,33 +139,42 @@ def rate_over_batch(journey: Journey, learning_rate: float, batch_tokens: float)
     return [rule for rule in rules if rule.quantity == "learning_rate"]
 
 
-def report(journey: Journey, batch_tokens: float) -> list[Moved]:
-    """Every rule's answer at the batch that is run, for the plan's `moved`."""
-    found, rules = move_rate(journey, batch_tokens)
-    rate = journey.setting.learning_rate if found is None else found.value
-    return [*move_batch(journey), *rules, *companions(journey, batch_tokens, rate)]
+def report(journey: Journey, batch_tokens: float, peak: Interval | None) -> list[Moved]:
+    """Every rule's answer at the batch that is run, for the plan's `moved`; `peak` is the rate that was decided on."""
+    _, rules = move_rate(journey, batch_tokens)
+    decided = None if peak is None else peak.value
+    return [*move_batch(journey), *rules, *companions(journey, batch_tokens, decided)]
 
 
-def companions(journey: Journey, batch_tokens: float, learning_rate: float) -> list[Moved]:
+def companions(journey: Journey, batch_tokens: float, peak: float | None) -> list[Moved]:
     """What has to move with batch and rate: decays, epsilon, weight decay; and the tokens for as many updates."""
     setting, target = journey.setting, journey.target
     factor = batch_tokens / setting.batch_tokens
-    past = journey.is_past_critical(batch_tokens)
     moved: list[Moved | None] = [same_updates(setting.steps, batch_tokens, target.tokens)]
-    if journey.adaptive:
-        moved += [beta2_half_life(setting.beta2, factor)] if setting.beta2 else []
-        moved += [
-            m for m in square_root(setting, learning_rate, factor, past) if m.quantity != "learning_rate"
-        ]
-    elif setting.beta1:
-        moved += [m for m in momentum(learning_rate, setting.beta1, factor) if m.quantity != "learning_rate"]
+    if shares_decays(setting.optimizer, journey.optimizer):
+        moved += _decays(journey, factor, batch_tokens)
     if setting.ema_decay:
         moved.append(ema_half_life(setting.ema_decay, factor))
-    moved.append(constant_timescale(setting, batch_tokens, learning_rate, target.tokens))
-    moved.append(timescale_power_law(setting, batch_tokens, learning_rate, target.params, target.tokens))
+    if setting.weight_decay and not journey.adaptive:
+        moved.append(_kept("weight_decay", setting.weight_decay, journey))
+    elif peak is not None:
+        moved.append(constant_timescale(setting, batch_tokens, peak, target.tokens))
+        moved.append(timescale_power_law(setting, batch_tokens, peak, target.params, target.tokens))
     if setting.width is not None:
         moved += width_transfer(setting, float(target.shape.width))
     return [entry for entry in moved if entry is not None]
+
+
+def _decays(journey: Journey, factor: float, batch_tokens: float) -> list[Moved | None]:
+    """The optimizer's own averages at `factor` times the batch, by every rule for them."""
+    setting, past = journey.setting, journey.is_past_growth(batch_tokens)
+    if journey.adaptive:
+        half_life = beta2_half_life(setting.beta2, factor) if setting.beta2 else None
+        rules = square_root(setting, setting.learning_rate, factor, past)
+    else:
+        half_life = None
+        rules = momentum(setting.learning_rate, setting.beta1, factor) if setting.beta1 else []
+    return [half_life, *(rule for rule in rules if rule.quantity != "learning_rate")]
 
 
 class Middle(NamedTuple):
@@ -172,6 +183,14 @@ class Middle(NamedTuple):
     value: float
     low: float
     high: float
+
+    def interval(self) -> Interval:
+        return _spanned(*self)
+
+
+def _spanned(value: float, low: float, high: float) -> Interval:
+    """An interval without ends where one rule speaks alone: it has no spread."""
+    return Interval(value, None, None) if low == high else Interval(value, low, high)
 
 
 def middle(moved: Sequence[Moved]) -> Middle | None:
@@ -183,6 +202,13 @@ def middle(moved: Sequence[Moved]) -> Middle | None:
     logs = [math.log(entry.value) for entry in trusted if entry.value is not None]
     ends = [end for entry in known for end in (entry.low, entry.value, entry.high) if end is not None]
     return Middle(math.exp(sum(logs) / len(logs)), min(ends), max(ends))
+
+
+def how_moved(found: Interval, rules: Sequence[Moved]) -> str:
+    """What made the value of a good setting, in words."""
+    if found.low is None:
+        return f"your setting: {'; '.join(rule.rule for rule in rules)}"
+    return f"your setting, moved by {len(rules)} rules: middle and whole span"
 
 
 def batch_at_scale(journey: Journey) -> float:

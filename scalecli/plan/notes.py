@@ -9,6 +9,15 @@ from typing import Any
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.document import Interval, Line, Warning
 
+ONE_RULE = "one rule has no spread"
+# Why a number has no interval, by where it comes from; other lines say it themselves.
+NO_INTERVAL = {
+    "you": "as said",
+    "runs": "held fixed by the runs",
+    "fit": "no draw of the fit has an answer",
+    "closed form": "counted, not estimated",
+}
+
 
 @dataclass
 class Notes:
@@ -26,13 +35,22 @@ class Notes:
         rule: str,
         source: str,
         warning: str | None = None,
+        no_interval: str | None = None,
     ) -> None:
-        """Add a recommended value; `source` is a catalogue key, a fit's file, or `you`."""
+        """Add a recommended value; `source` is a catalogue key, `fit`, `runs`, `presets` or `you`.
+
+        A number without an interval says in `no_interval` why it has none.
+        """
         if isinstance(value, FitInterval):
             shown: dict[str, Any] = {"value": value.value, "low": value.low, "high": value.high}
         else:
             shown = {"value": value, "low": None, "high": None}
-        self.lines.append(Line(name=name, **shown, unit=unit, rule=rule, source=source, warning=warning))
+        alone = isinstance(shown["value"], float | int) and shown["low"] is None
+        reason = no_interval or NO_INTERVAL.get(source) if alone else None
+        line = Line(
+            name=name, **shown, no_interval=reason, unit=unit, rule=rule, source=source, warning=warning
+        )
+        self.lines.append(line)
 
     def mark(self, names: Collection[str], warning: str) -> None:
         """Add a warning to the lines of these names that rest on a fit."""

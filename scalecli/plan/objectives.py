@@ -59,9 +59,13 @@ def parse_objective(text: str) -> Objective:
 
 
 def best_batch(
-    objective: Objective, least: FitInterval, efficiency: Efficiency | None, pace: Pace | None
+    objective: Objective,
+    least: FitInterval,
+    efficiency: Efficiency | None,
+    pace: Pace | None,
+    unit: int,
 ) -> FitInterval:
-    """The batch [tokens] for the objective; `least` is the one of least loss.
+    """The batch [tokens] for the objective; `least` is the one of least loss, devices run multiples of `unit` tokens.
 
     Raises `PlanError` for an objective that needs a fit or devices that are not there.
     """
@@ -73,7 +77,7 @@ def best_batch(
             hint="give a landscape with a loss law, or a critical-batch fit, with --fit",
         )
     if objective.goal == "time":
-        return _fastest(least, efficiency, pace)
+        return _fastest(least, efficiency, pace, unit)
     assert objective.amount is not None, "these goals have an amount"
     if objective.goal == "max-extra-tokens":
         return efficiency.largest_within(objective.amount)
@@ -91,7 +95,7 @@ def _exchange(rate: float, least: FitInterval, efficiency: Efficiency) -> FitInt
     return _scaled(least, min(_around(least.value), key=price) / least.value)
 
 
-def _fastest(least: FitInterval, efficiency: Efficiency, pace: Pace | None) -> FitInterval:
+def _fastest(least: FitInterval, efficiency: Efficiency, pace: Pace | None, unit: int) -> FitInterval:
     if pace is None:
         raise PlanError("the least time needs to know the devices", hint="give --accelerator and --count")
 
@@ -102,7 +106,7 @@ def _fastest(least: FitInterval, efficiency: Efficiency, pace: Pace | None) -> F
         return _relative_tokens(efficiency, batch_tokens) / batch_tokens * seconds
 
     # Whole octaves: each layout is searched for anew.
-    found = min(_around(least.value, step=2), key=days)
+    found = min((max(1, round(batch / unit)) * unit for batch in _around(least.value, step=2)), key=days)
     if math.isinf(days(found)):
         raise PlanError(
             f"no batch near {least.value:.3g} tokens runs on these devices",

@@ -34,4 +34,10 @@ def pace_on(device: Accelerator | None, target: Target, recipe: Recipe) -> Pace 
             return None
         return None if found.chosen.step is None else found.chosen.step.seconds
 
-    return lambda batch_tokens: seconds(round_batch(batch_tokens, target))
+    def pace(batch_tokens: float) -> float | None:
+        """A batch between those that can be run takes its share of the nearest one's time."""
+        sequences = round_batch(batch_tokens, target)
+        found = seconds(sequences)
+        return None if found is None else found * batch_tokens / (sequences * target.sequence_length)
+
+    return pace

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from scalecli import __version__
 from scalecli.accounting.memory import Recipe
 from scalecli.data.catalogue import Accelerator, accelerator
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, round_batch, whole_batch
+from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, run_batch
+from scalecli.plan.ceiling import RateCeiling, cap_rate
 from scalecli.plan.cost import FLOP_COUNT, plan_cost
+from scalecli.plan.course import Course, Table, critical_course
 from scalecli.plan.diloco import note_diloco
-from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, TargetPart
-from scalecli.plan.evidence import gather
+from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, Stage, TargetPart
+from scalecli.plan.evidence import Evidence, gather
 from scalecli.plan.extrapolation import note_extrapolation
 from scalecli.plan.fits import fit_set
 from scalecli.plan.landscape import note_two_stage
@@ -26,7 +28,14 @@ from scalecli.plan.memory import MemoryPlan, plan_memory
 from scalecli.plan.moving import report
 from scalecli.plan.notes import Notes, as_interval
 from scalecli.plan.pace import pace_on
-from scalecli.plan.recipe import choose_optimizer, choose_schedule, optimizer_name
+from scalecli.plan.recipe import choose_optimizer, choose_schedule, expected_beta2, optimizer_name
+from scalecli.plan.remarks import (
+    note_beyond_critical,
+    note_early_signs,
+    note_forgetting,
+    note_synchronisations,
+    note_video_size,
+)
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.schedule import plan_stages, steps_of
 from scalecli.plan.setup import check_batch_unit, check_setup
@@ -39,14 +48,16 @@ class PlanOptions:
     """How to choose where there is a choice.
 
     `setting` is one that was found good, to be moved to the target; `budget` keeps published rules to those for
-    fixed data or fixed compute; `follow_critical` lets the batch follow the critical one over training.
+    fixed data or fixed compute; `course` is how the batch changes over training; `rate_ceilings` are largest stable
+    rates that probes measured.
     """
 
     interval: float = 0.9
     batch: BatchWish = field(default_factory=BatchWish)
     setting: Setting | None = None
     budget: Budget | None = None
-    follow_critical: bool = False
+    course: Literal["constant", "critical"] | Table = "constant"
+    rate_ceilings: tuple[RateCeiling, ...] = ()
 
 
 def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
@@ -56,40 +67,41 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     the named devices holds the model.
     """
     notes, fitted = Notes(), fit_set([replace(fit, interval=options.interval) for fit in fits])
-    device = None if wish.accelerator is None else accelerator(wish.accelerator, wish.accelerators)
     setup = fitted.setup()
-    optimizer = optimizer_name(setup, wish.optimizer)
+    optimizer = optimizer_name(setup, options.setting, wish.optimizer)
     recipe = training_recipe(optimizer)
+    device = None if wish.accelerator is None else accelerator(wish.accelerator, wish.accelerators)
     target = resolve(wish, fitted.loss, device, recipe, notes)
     check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
     check_batch_unit(fitted.all, notes)
+
     loss = predict_loss(fitted.loss, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
     pace = pace_on(device, target, recipe)
-    found = recommend_batch(known, options.batch, pace, notes)
-    rounded = round_batch if options.batch.tokens is None else whole_batch
-    sequences = rounded(found.value, target)
+    beta2 = expected_beta2(optimizer, setup, options.setting)
+    found = recommend_batch(known, options.batch, beta2, pace, notes)
+    sequences = run_batch(found, options.batch, target)
+    batch_tokens = sequences * target.sequence_length
+
     layout = _layout(target, sequences, optimizer, device, notes)
     cost = _cost(target, device, layout, notes)
-    batch_tokens = sequences * target.sequence_length
-    peak = recommend_rate(known, batch_tokens, notes)
-    moved = [] if known.journey is None else report(known.journey, batch_tokens)
+    stages = plan_stages(known, batch_tokens, _unit(layout, target), _course(options, known), notes)
+    rows = tradeoff(batch_tokens, known, pace)
+
+    rate = recommend_rate(known, batch_tokens, notes)
+    peak = cap_rate(rate, options.rate_ceilings, target, optimizer, batch_tokens, notes)
+    moved = [] if known.journey is None else report(known.journey, batch_tokens, peak)
     settings = choose_optimizer(optimizer, setup, moved, notes)
     schedule = choose_schedule(setup, target, notes)
-    rows = tradeoff(found.value, known, pace)
-    note_saturation(rows, notes)
-    note_two_stage(fitted, target, notes)
+
     check_batch(known, batch_tokens, settings.beta2, notes)
-    stages = plan_stages(known, batch_tokens, _unit(layout, target), options.follow_critical, notes)
-    note_diloco(target, steps_of(stages, round(target.tokens)), fitted.landscape is not None, notes)
-    note_extrapolation(fitted, target, notes)
-    for fit in fitted.all:
-        notes.adopt(fit.document()["warnings"], fit.law.name)
+    note_saturation(batch_tokens, target, pace, layout, notes)
+    _remark(known, stages, layout, notes)
     return Plan(
         schema=SCHEMA,
         target=_target_part(target),
         batch=batch_part(found, sequences, stages, known, rows),
-        learning_rate=rate_part(peak, schedule, target, fitted.landscape, rate_groups(setup, target, notes)),
+        learning_rate=rate_part(peak, schedule, known, rate_groups(setup, target, notes)),
         optimizer=settings,
         loss=as_interval(loss),
         memory=MemoryPart.model_validate(layout.part),
@@ -106,6 +118,28 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
             "options": asdict(options),
         },
     )
+
+
+def _remark(known: Evidence, stages: Sequence[Stage], layout: MemoryPlan, notes: Notes) -> None:
+    """What else bears on the decision: findings with their sources, distances from the runs, warnings of the fits."""
+    fitted, target, last = known.fits, known.target, stages[-1].batch_tokens
+    steps = steps_of(list(stages), round(target.tokens))
+    note_two_stage(fitted, target, notes)
+    note_diloco(target, fitted.landscape is not None, notes)
+    note_synchronisations(target, steps, layout, notes)
+    note_forgetting(last, notes)
+    note_beyond_critical(known, last, notes)
+    note_early_signs(target, notes)
+    note_video_size(target, notes)
+    note_extrapolation(fitted, target, notes)
+    for fit in fitted.all:
+        notes.adopt(fit.document()["warnings"], fit.law.name)
+
+
+def _course(options: PlanOptions, known: Evidence) -> Course | None:
+    if isinstance(options.course, Table):
+        return options.course.course(known.target)
+    return critical_course(known.fits, known.target) if options.course == "critical" else None
 
 
 def _unit(layout: MemoryPlan, target: Target) -> int:

@@ -1,65 +1,46 @@
-"""A batch that follows the critical batch over training, in whole steps that the layout can run."""
+"""A batch that changes over training, in whole steps that the layout can run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from scalecli.errors import PlanError
-from scalecli.fitters.fit import Fit
+from scalecli.plan.course import Course, Curve
 from scalecli.plan.document import Stage
 from scalecli.plan.evidence import Evidence
-from scalecli.plan.fits import FitSet
-from scalecli.plan.loss import loss_at
 from scalecli.plan.notes import Notes
-from scalecli.plan.target import Target
-
-Curve = Callable[[float], float]
-"""Tokens seen -> critical batch [tokens]; may fall as well as rise."""
+from scalecli.plan.rules.optimizer import SGD_LIKE
 
 # Points of the run at which the curve is read, evenly in the logarithm of tokens, from this share of the run on.
 READINGS, EARLIEST = 400, 1e-4
 
 
 def plan_stages(
-    known: Evidence, batch_tokens: int, unit_tokens: int, follow_critical: bool, notes: Notes
+    known: Evidence, batch_tokens: int, unit_tokens: int, course: Course | None, notes: Notes
 ) -> list[Stage]:
-    """One batch for the whole run, or stages that follow the critical batch, where a fit knows its course."""
-    constant = [Stage(from_token=0, batch_tokens=batch_tokens)]
-    if not follow_critical:
-        return constant
-    curve = critical_curve(known.fits, known.target)
-    if curve is None:
-        raise PlanError(
-            "the batch can only follow a critical batch whose course over training is known",
-            hint="give a critical-batch-tokens fit, or critical-batch-loss with a loss law, with --fit",
-        )
-    stages = batch_schedule(round(known.target.tokens), batch_tokens, unit_tokens, curve)
+    """One batch for the whole run, or stages that follow a course; the peak rate belongs to the last stage's batch."""
+    if course is None:
+        return [Stage(from_token=0, batch_tokens=batch_tokens)]
+    stages = batch_schedule(round(known.target.tokens), batch_tokens, unit_tokens, course.curve)
+    linear = known.optimizer in SGD_LIKE
     notes.line(
         "batch schedule", f"{len(stages)} stages from {stages[0].batch_tokens} tokens", unit="",
-        rule="follows the critical batch, in whole micro-batches and whole steps", source="mccandlish2018",
-        warning="fits of batch and learning rate are for a constant batch; with the batch the rate moves by a rule",
+        rule=f"{course.rule}, in whole micro-batches and whole steps", source=course.source, warning=course.warning,
     )  # fmt: skip
-    return stages
-
-
-def critical_curve(fits: FitSet, target: Target) -> Curve | None:
-    """The critical batch along the run, from a law over tokens or over the loss reached; None without either.
-
-    The loss on the way is the loss law's for so many tokens: that of a run that ends there.
-    """
-    critical, loss = fits.critical_batch, fits.loss
-    if critical is None or critical.law.name == "critical-batch":
-        return None
-    law = critical.law
-    if "loss" not in law.inputs:
-        columns = target.columns()
-        return lambda tokens: _at(law, {**columns, "tokens": tokens})
-    if loss is None:
-        return None
-    return lambda tokens: _at(law, {"loss": _loss(loss, target, tokens)})
+    notes.line(
+        "learning rate over stages", "× batch / last batch" if linear else "× √(batch / last batch)", unit="",
+        rule="linear under SGD" if linear else "square root under Adam, below the critical batch",
+        source="goyal2017" if linear else "malladi2022",
+        warning="the fitted rate is for a constant batch: on the way it moves by this rule",
+    )  # fmt: skip
+    power = 1.0 if linear else 0.5
+    return [
+        stage.model_copy(
+            update={"learning_rate_factor": (stage.batch_tokens / stages[-1].batch_tokens) ** power}
+        )
+        for stage in stages
+    ]
 
 
 def batch_schedule(tokens: int, batch_tokens: int, unit_tokens: int, curve: Curve) -> list[Stage]:
@@ -104,11 +85,3 @@ def _size(wanted: float, batch_tokens: int, unit_tokens: int) -> int:
     """The batch_tokens 2^k nearest to `wanted`, as a multiple of the unit, at least one unit."""
     octaves = round(math.log2(wanted / batch_tokens))
     return max(1, round(batch_tokens * 2.0**octaves / unit_tokens)) * unit_tokens
-
-
-def _at(law: object, columns: dict[str, float]) -> float:
-    return float(law.predict({name: np.array([columns[name]]) for name in law.inputs})[0])  # type: ignore[attr-defined]
-
-
-def _loss(fit: Fit, target: Target, tokens: float) -> float:
-    return loss_at(fit.law, target, tokens_factor=tokens / target.tokens).item()

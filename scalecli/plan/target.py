@@ -10,7 +10,7 @@ from typing import Literal
 from scalecli.accounting.flops import flops_6nd, training_flops_per_token
 from scalecli.accounting.memory import Recipe
 from scalecli.accounting.shape import ModelShape, shape_for_params
-from scalecli.data.catalogue import Accelerator
+from scalecli.data.catalogue import Accelerator, Workload
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.plan.cost import tokens_in_days
@@ -20,6 +20,9 @@ ParamsKind = Literal["total", "non-embedding"]
 
 # Hoffmann et al. 2022 (2203.15556), table 3: about 20 tokens a parameter at every budget. Used without a fit only.
 FOLKLORE_TOKENS_PER_PARAM = 20.0
+
+# Charles et al. 2025 (2503.09799), section 3: inner steps between two synchronisations in every fit of its laws.
+SYNC_STEPS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,10 @@ class Wish:
     accelerators: Path | None = None
     replicas: int | None = None
     """Of DiLoCo, which trains so many apart; None for data-parallel training."""
+    sync_every: int = SYNC_STEPS
+    """Steps of DiLoCo's replicas between two synchronisations."""
+    workload: Workload = "language"
+    """What is trained: published rules are those for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,8 @@ class Target:
     accelerator: str | None
     count: int
     replicas: int | None = None
+    sync_every: int = SYNC_STEPS
+    workload: Workload = "language"
 
     @property
     def batch_multiple(self) -> int:
@@ -113,6 +122,8 @@ def resolve(
         accelerator=wish.accelerator,
         count=wish.count,
         replicas=wish.replicas,
+        sync_every=wish.sync_every,
+        workload=wish.workload,
     )
 
 

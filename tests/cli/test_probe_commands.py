@@ -89,6 +89,59 @@ def test_noise_is_measured_once_and_its_rows_fit_a_law(
     assert "sequences it rests on" in shown
 
 
+def test_batches_that_follow_the_noise_become_a_plans_schedule(
+    common: tuple[object, ...], tmp_path: Path
+) -> None:
+    table = tmp_path / "batches.csv"
+    words = ("probe", "noise", *common, "--batch-tokens", 512, "--windows", 3, "--hessian", "--every", 8)
+    found = document("probe-noise", *words, "--batch-schedule", table)
+    batches = [stage["norm_test_batch_tokens"] for stage in found["schedule"]]
+    assert batches == sorted(batches)
+    assert all("hessian" in point for point in found["points"])
+    plan = ("plan", "--params", "1B", "--tokens", "20B", "--batch-tokens", "1M", "--batch-schedule", table)
+    stages = document("plan", *plan)["batch"]["schedule"]
+    assert stages[-1]["batch_tokens"] == pytest.approx(1e6, rel=0.01)
+    assert len(stages) <= len(set(batches)) + 2
+
+
+def test_curvature_and_stability_bound_a_plans_rate(common: tuple[object, ...], tmp_path: Path) -> None:
+    files = [tmp_path / "curvature.json", tmp_path / "stability.json"]
+    curvature = document(
+        "probe-curvature", "probe", "curvature", *common, "--batch-tokens", 256, "--batches", "64,1024",
+        "--repeats", 2, "--iterations", 8, "--out", files[0],
+    )  # fmt: skip
+    for point in curvature["points"]:
+        assert 0 < point["curvature"]["low"] <= point["curvature"]["value"] <= point["curvature"]["high"]
+    assert curvature["stable"]["learning_rate"] > 0
+    stability = document(
+        "probe-stability", "probe", "stability", *common, "--batch-tokens", 256, "--learning-rate", "1e-3,1e-2,10",
+        "--out", files[1],
+    )  # fmt: skip
+    assert [each["stable"] for each in stability["trained"]][-1] is False
+    assert stability["stable"]["learning_rate"] in (1e-3, 1e-2)
+    ceilings = [word for file in files for word in ("--probe", file)]
+    plan = document("plan", "plan", "--params", "1B", "--tokens", "20B", *ceilings)
+    told = [line for line in plan["lines"] if line["name"] == "learning rate ceiling"]
+    assert {line["source"] for line in told} == {"curvature.json", "stability.json"}
+    lowest = min(line["value"] for line in told)
+    assert plan["learning_rate"]["peak"]["value"] <= lowest * (1 + 1e-9)
+
+
+def test_a_rate_is_carried_up_in_width_and_the_search_resumes(text: Path, store: Path) -> None:
+    words = (
+        "probe", "telescope", "--widths", "16:32", "--tokens-per-param", 1, "--batch-tokens", 256, "--points", 5,
+        "--octaves", 8, "--sequence-length", 32, "--device", "cpu", "--data", text, "--store", store,
+    )  # fmt: skip
+    assert document("sweep-estimate", *words, "--dry-run")["runs"] == 5 + 3
+    found = document("probe-telescope", *words)
+    first, second = found["stages"]
+    assert (first["width"], second["width"]) == (16, 32)
+    assert second["spacing_octaves"] == first["spacing_octaves"]  # half the octaves and half the gaps
+    assert len(second["rates"]) == 3
+    assert found["learning_rate"] == second["learning_rate"]
+    assert document("sweep-estimate", *words, "--dry-run")["skipped"] >= 5
+
+
 def test_noise_without_signal_says_so_with_the_estimate(common: tuple[object, ...]) -> None:
     error = failure(
         "probe", "noise", *common, "--batch-tokens", 64, "--micro-batches", 2, "--learning-rate", 1e-2, "--every", 60,
@@ -105,6 +158,8 @@ def test_noise_without_signal_says_so_with_the_estimate(common: tuple[object, ..
         ("critical-batch", "--batch-tokens", "64,128,256"),
         ("critical-batch", "--branch-at", 20, "--batch-tokens", 64, "--factors", "1,2"),
         ("lr", "--batch-tokens", 512),
+        ("curvature", "--batch-tokens", 256),
+        ("stability", "--batch-tokens", "256,512"),
     ],
     ids=lambda words: words[0],
 )
@@ -283,7 +338,19 @@ def test_memory_is_calibrated_for_a_device_of_the_users(
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "sweep", "noise", "critical-batch", "lr", "throughput", "memory", "coordinates"]
+    "command",
+    [
+        "train",
+        "sweep",
+        "noise",
+        "critical-batch",
+        "lr",
+        "curvature",
+        "stability",
+        "throughput",
+        "memory",
+        "coordinates",
+    ],
 )
 def test_every_probe_has_an_example_and_a_dry_run(command: str) -> None:
     shown = run("probe", command, "--help").stdout

@@ -27,6 +27,7 @@ AT = {"params": 1e9, "params_non_embedding": 1e9, "tokens": 2e10, "flops": 1.2e2
 def test_every_source_is_complete_and_used():
     text = "".join(file.read_text() for file in PACKAGE.rglob("*.py"))
     cited = {entry.source for entry in (*published_laws(), *accelerators().values(), *optimizers().values())}
+    cited |= {entry.settings_source for entry in optimizers().values()}
     for key, source in sources().items():
         assert source.title
         assert source.authors
@@ -39,6 +40,8 @@ def test_every_entry_says_where_its_numbers_are_from():
     for entry in (*published_laws(), *accelerators().values(), *optimizers().values()):
         assert entry.source in sources(), entry.name
         assert entry.where, entry.name
+    for entry in optimizers().values():
+        assert bool(entry.settings) == (entry.settings_source in sources()), entry.name
     for law in published_laws():
         assert law.unit, law.name
         assert law.setup, law.name
@@ -116,8 +119,8 @@ def test_joint_moe_at_one_expert_is_the_papers_dense_law():
 
 def test_rules_say_where_they_hold():
     law = published_law("porian-batch")
-    assert law.covers({"params": 1e8})
-    assert not law.covers({"params": 1e9})
+    assert not law.outside({"params": 1e8})
+    assert law.outside({"params": 1e9})
     assert "5e+06 to 1.1e+08" in law.validity
 
 

@@ -41,6 +41,21 @@ def test_the_best_of_every_setting_is_kept_and_the_others_are_counted() -> None:
     assert kept.dropped[-1].count == len(frame) - 16
 
 
+def test_replicas_that_train_apart_are_settings_of_their_own(tmp_path: Path) -> None:
+    apart = [
+        sweep().assign(replicas=count, loss=lambda runs, count=count: runs["loss"] + 0.01 * np.log2(count))
+        for count in (1, 2, 4)
+    ]
+    frame = pd.concat(apart, ignore_index=True)
+    runs = RunTable(frame, np.arange(len(frame)), len(frame), (), "test", "0")
+    kept = best_of_settings(runs)
+    assert kept.frame["replicas"].value_counts().to_dict() == {1: 16, 2: 16, 4: 16}
+    path = tmp_path / "best.csv"
+    kept.frame.to_csv(path, index=False)
+    result = CliRunner().invoke(app, ["fit", str(path), "--law", "diloco", "--draws", "20", "--json"])
+    assert "W-UNTUNED-RUNS" not in result.stdout
+
+
 def test_a_sweep_is_warned_of_and_tuned_recovers_the_law(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     sweep().to_csv(path, index=False)

@@ -36,6 +36,7 @@ from scalecli.fitters.laws.critical_batch import CriticalBatch
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.critical_batch_params_tokens import CriticalBatchParamsTokens
 from scalecli.fitters.laws.critical_batch_tokens import CriticalBatchTokens
+from scalecli.fitters.laws.diloco import DiLoCo
 from scalecli.fitters.laws.encoder_decoder import EncoderDecoder
 from scalecli.fitters.laws.envelope import Envelope
 from scalecli.fitters.laws.farseer import Farseer
@@ -74,6 +75,7 @@ COLUMNS = {
     "width": (256.0, 8192.0),
     "depth": (4.0, 100.0),
     "learning_rate": (3e-4, 1e-2),
+    "replicas": (1.0, 64.0),
 }
 """Ranges that sample columns are drawn from, evenly in the logarithm, where an example does not bring its own."""
 
@@ -129,6 +131,7 @@ EXAMPLES = [
     Example(CriticalBatchLoss(B_star=2e8, alpha=0.21)),
     Example(CriticalBatchParamsTokens(c=10.0, a=0.1, b=0.45)),
     Example(CriticalBatchTokens(c=20.0, b=0.47)),
+    Example(DiLoCo(A=19.0, alpha=0.0985, beta=0.0116)),
     Example(EncoderDecoder(L_inf=1.2, alpha=900.0, p_e=0.18, p_d=0.25)),
     Example(Envelope(a=0.1, b=0.5)),
     Example(Farseer(E=1.5, B=700.0, c=0.3, p=0.05, q=-0.1, r=0.08, gamma=0.15, beta=-0.12, alpha=0.1)),

@@ -73,3 +73,17 @@ def test_a_landscape_of_another_algorithm_is_a_warning(fits: dict[str, Fit]) -> 
 def test_no_rule_for_fixed_data() -> None:
     with pytest.raises(PlanError, match="fixed data"):
         make_plan(Wish(params=1e9, tokens=2e10, replicas=2), [], PlanOptions(budget="data"))
+
+
+def test_other_intervals_than_the_papers_are_counted_and_warned_of() -> None:
+    plan = planned(2, sync_every=100)
+    (line,) = [line for line in plan.lines if line.name == "synchronisations"]
+    assert plan.batch.steps is not None
+    assert line.value == -(-plan.batch.steps // 100)
+    assert "W-DILOCO-INTERVAL" in {warning.code for warning in plan.warnings}
+
+
+def test_its_laws_hold_at_twenty_tokens_a_parameter() -> None:
+    assert all(p.valid for p in planned(2).presets if p.source.startswith("DiLoCo"))
+    long = make_plan(Wish(params=1e9, tokens=2e11, replicas=2), [], PlanOptions())
+    assert not any(p.valid for p in long.presets if p.source.startswith("DiLoCo"))

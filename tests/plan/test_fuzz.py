@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scalecli.errors import ScalecliError
 from scalecli.fitters.fit import Fit
 from scalecli.plan.batch import BatchWish
+from scalecli.plan.ceiling import BatchCeiling
 from scalecli.plan.objectives import Objective
 from scalecli.plan.plan import PlanOptions, make_plan
 from scalecli.plan.rules.setting import Setting
@@ -50,6 +51,7 @@ objectives = st.builds(Objective) | st.builds(
     setting=st.none() | good_settings,
     objective=objectives,
     batch=st.none() | between(2048, 1e8),
+    ceiling=st.none() | between(2048, 1e8),
     names=st.sets(st.sampled_from(["landscape", "loss", "critical_tokens", "noise_scale"])),
     optimizer=st.sampled_from([None, "adamw", "muon", "sgd", "lion"]),
     follow=st.booleans(),
@@ -62,13 +64,17 @@ def test_plans(
     setting: Setting | None,
     objective: Objective,
     batch: float | None,
+    ceiling: float | None,
     names: set[str],
     optimizer: str | None,
     follow: bool,
     replicas: int | None,
 ) -> None:
+    ceilings = () if ceiling is None else (BatchCeiling(tokens=ceiling, reason="as wished"),)
     options = PlanOptions(
-        batch=BatchWish(objective=objective, tokens=batch), setting=setting, follow_critical=follow
+        batch=BatchWish(objective=objective, tokens=batch, ceilings=ceilings),
+        setting=setting,
+        course="critical" if follow else "constant",
     )
     wish = Wish(params=params, tokens=tokens, optimizer=optimizer, replicas=replicas)
     try:
@@ -82,6 +88,12 @@ def test_plans(
             assert interval.value <= interval.high * (1 + 1e-9)
     assert plan.batch.sequences is not None
     assert plan.batch.sequences % (replicas or 1) == 0
+    if batch is None and ceiling is not None:
+        assert plan.batch.sequences * plan.batch.sequence_length <= ceiling
+    for line in plan.lines:
+        assert not isinstance(line.value, float) or None not in (line.low, line.high) or line.no_interval, (
+            line
+        )
     starts = [stage.from_token for stage in plan.batch.schedule]
     assert starts[0] == 0
     assert all(before < after for before, after in pairwise([*starts, round(tokens)]))

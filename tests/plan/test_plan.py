@@ -16,10 +16,12 @@ from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.surge import Surge
 from scalecli.fitters.reach import Reach
 from scalecli.plan.batch import BatchWish
+from scalecli.plan.ceiling import BatchCeiling, RateCeiling
 from scalecli.plan.document import Plan
 from scalecli.plan.moving import parse_setting
 from scalecli.plan.objectives import Objective, parse_objective
 from scalecli.plan.plan import PlanOptions, make_plan
+from scalecli.plan.rules.setting import Setting
 from scalecli.plan.target import Wish
 
 WISH = Wish(params=1e9, tokens=2e10)
@@ -66,15 +68,78 @@ def test_budgets_have_their_own_rules() -> None:
     data, compute = planned(budget="data"), planned(budget="compute")
     assert data.batch.tokens is not None
     assert compute.batch.tokens is not None
-    assert data.batch.tokens.value == pytest.approx(0.58 * 2e10**0.571)  # StepLaw varies tokens freely
-    assert data.batch.tokens.low == data.batch.tokens.high
+    assert data.batch.tokens.low == pytest.approx(
+        0.58 * 2e10**0.571
+    )  # StepLaw and Power Lines vary tokens freely
+    assert data.batch.tokens.high == pytest.approx(0.0306 * 2e10**0.383 * 2048)
     assert compute.batch.tokens.low < data.batch.tokens.value < compute.batch.tokens.high  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("goal", ["time", "exchange=1", "max-extra-tokens=5%"])
-def test_an_objective_without_a_fit_is_refused(goal: str) -> None:
-    with pytest.raises(PlanError, match="what a larger batch costs"):
-        planned(goal=goal)
+def test_published_critical_sizes_answer_for_objectives_in_one_definition() -> None:
+    """Zhang's 20 %-overhead size at 1B parameters, 1.23M counted from 256 x 512 tokens, is a hyperbola of 5.3M."""
+    plan = planned(goal="max-extra-tokens=10%")
+    said = {(p.source, p.definition): p.hyperbola_tokens for p in plan.presets if p.quantity == "critical"}
+    assert said["Zhang", "overhead"] == pytest.approx((1.227e6 - 1.2 * 256 * 512) / 0.2, rel=0.01)
+    critical, batch = plan.batch.critical_tokens, plan.batch.tokens
+    assert critical is not None
+    assert batch is not None
+    assert (critical.low, critical.high) == (min(said.values()), max(said.values()))  # type: ignore[type-var]
+    assert batch.value == pytest.approx(0.1 * critical.value)
+    (line,) = [line for line in plan.lines if line.name == "critical batch"]
+    assert (line.source, str(line.warning).split()[0]) == ("presets", "folklore")
+    assert all(row.extra_tokens_fraction is not None for row in plan.batch.tradeoff)
+
+
+def test_least_time_without_runs_needs_devices_only() -> None:
+    with pytest.raises(PlanError, match="devices"):
+        planned(goal="time")
+
+
+def test_one_rule_has_no_spread_and_the_line_says_so() -> None:
+    plan = planned(wish=replace(WISH, replicas=16))  # no fit for 16 replicas: the joint law alone
+    (line,) = [line for line in plan.lines if line.name == "batch"]
+    assert (line.low, line.high) == (None, None)
+    assert line.no_interval == "one rule has no spread"
+
+
+def test_rates_of_published_rules_are_moved_to_the_batch_that_is_run() -> None:
+    """Under the square root a rule's rate would double over four times its batch; as measured it grows by a quarter."""
+    small, large = (planned(batch=BatchWish(tokens=tokens)) for tokens in (2.5e5, 1e6))
+    rates = [plan.learning_rate.peak for plan in (small, large)]
+    assert rates[0] is not None
+    assert rates[1] is not None
+    assert 1.1 < rates[1].value / rates[0].value < 2
+
+
+@pytest.mark.parametrize("tokens", [3e7, 1e8, 1.7e8])
+def test_rules_leave_a_short_run_its_updates(tokens: float) -> None:
+    plan = planned(wish=Wish(params=1e8, tokens=tokens))
+    assert plan.batch.steps is not None
+    assert plan.batch.steps >= 200  # ten memories of a second moment of 0.95
+    assert "W-FEW-UPDATES" not in codes(plan)
+    assert {line.source for line in plan.lines if line.name == "batch ceiling"} == {"hoffer2017"}
+
+
+def test_small_batches_come_with_what_the_loss_does_not_see() -> None:
+    assert "W-SMALL-BATCH-FORGETS" in codes(planned(batch=BatchWish(tokens=1e5)))
+    assert "W-SMALL-BATCH-FORGETS" not in codes(planned(batch=BatchWish(tokens=1e6)))
+
+
+@pytest.mark.parametrize("workload", ["fine-tuning", "video-diffusion"])
+def test_other_workloads_have_their_own_rules(workload: Any) -> None:
+    plan = planned(wish=Wish(params=3e9, tokens=5e9, workload=workload))
+    assert plan.presets
+    assert not {p.source for p in plan.presets} & {"StepLaw", "DeepSeek", "Kaplan"}
+    assert plan.learning_rate.peak is not None
+    if workload == "fine-tuning":
+        assert plan.learning_rate.peak.low == pytest.approx(1e-6)
+        assert plan.learning_rate.peak.high == pytest.approx(2e-5)
+        assert plan.learning_rate.schedule == "constant"
+        assert plan.learning_rate.final == plan.learning_rate.peak.value
+        assert {line.source for line in plan.lines if line.name == "runs to give up early"} == {"pareja2024"}
+    else:
+        (size,) = [line for line in plan.lines if line.name == "best size for this compute"]
+        assert size.value == pytest.approx(1.5787 * (6 * 3e9 * 5e9) ** 0.4146, rel=1e-3)
 
 
 # With fits
@@ -126,6 +191,19 @@ def test_excess_is_told_in_tokens_and_in_compute(fits: dict[str, Fit]) -> None:
             row.excess_loss / ((by_size + by_tokens) / 2), rel=0.01, abs=1e-6
         )
         assert row.steps == pytest.approx(2e10 / row.batch_tokens * (1 + row.extra_tokens_fraction), rel=1e-2)
+
+
+@pytest.mark.parametrize("goal", ["tokens", "max-extra-tokens=30%", "exchange=1"])
+def test_other_batches_are_counted_from_the_one_that_is_run(fits: dict[str, Fit], goal: str) -> None:
+    plan = planned(fits["landscape"], fits["loss"], goal=goal)
+    _run_is_a_row(plan)
+    _run_is_a_row(planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=1.1e6)))
+
+
+def _run_is_a_row(plan: Plan) -> None:
+    run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
+    steps = {row.batch_tokens: row.steps for row in plan.batch.tradeoff}
+    assert steps[run] == plan.batch.steps
 
 
 def test_a_landscape_alone_knows_what_tokens_are_worth(fits: dict[str, Fit]) -> None:
@@ -180,6 +258,38 @@ def test_the_two_stage_answer_stands_beside_the_joint_one(
     )
 
 
+def test_an_optimum_of_adamw_is_none_of_another_optimizer(
+    make_fit: Any, landscape: Any, loss_law: Any
+) -> None:
+    fits = [make_fit(landscape, 0.02, setup={"optimizer": "adamw", "beta2": 0.95}), make_fit(loss_law, 0.01)]
+    own, muon, lion, sgd = (
+        planned(*fits, wish=replace(WISH, optimizer=name)) for name in ("adamw", "muon", "lion", "sgd")
+    )
+    assert own.learning_rate.peak is not None
+    assert muon.learning_rate.peak == own.learning_rate.peak  # liu2025: the same rate under matched updates
+    assert lion.learning_rate.peak is not None
+    assert lion.learning_rate.peak.high < own.learning_rate.peak.value / 2  # type: ignore[operator]
+    assert sgd.learning_rate.peak is None
+    assert "W-RATE-UNKNOWN" in codes(sgd)
+    assert (own.optimizer.beta2, lion.optimizer.beta2, sgd.optimizer.beta2) == (0.95, 0.99, None)
+    assert own.learning_rate.flat_range is not None
+    assert lion.learning_rate.flat_range is None
+
+
+def test_a_stable_rate_of_a_probe_is_a_ceiling_that_moves_like_a_rate(fits: dict[str, Fit]) -> None:
+    free = planned(fits["landscape"], fits["loss"])
+    assert free.learning_rate.peak is not None
+    run = free.batch.sequences * 2048  # type: ignore[operator]
+    stable = Setting(
+        batch_tokens=run, learning_rate=free.learning_rate.peak.value / 2, params=1e9, tokens=2e10
+    )
+    ceiling = RateCeiling(setting=stable, reason="no spike in the probe", source="stability.json")
+    capped = planned(fits["landscape"], fits["loss"], rate_ceilings=(ceiling,))
+    assert capped.learning_rate.peak is not None
+    assert capped.learning_rate.peak.value == pytest.approx(stable.learning_rate)
+    assert "W-RATE-CEILING" in codes(capped)
+
+
 def test_two_fits_for_one_question_are_refused(fits: dict[str, Fit]) -> None:
     with pytest.raises(PlanError, match="both"):
         planned(fits["critical"], fits["critical_tokens"])
@@ -217,7 +327,7 @@ def test_past_the_critical_batch_is_a_warning(fits: dict[str, Fit]) -> None:
 
 def test_the_critical_batch_over_the_loss_needs_a_loss_law(fits: dict[str, Fit]) -> None:
     alone = planned(fits["critical_loss"])
-    assert alone.batch.critical_tokens is None
+    assert alone.batch.critical_tokens == planned().batch.critical_tokens  # that of published rules
     assert "W-CRITICAL-INPUT" in codes(alone)
     both = planned(fits["critical_loss"], fits["loss"])
     assert both.loss is not None
@@ -238,9 +348,17 @@ def test_a_noise_scale_is_told_as_a_ratio_and_never_as_the_batch(fits: dict[str,
 def test_a_wished_batch_is_kept_and_a_ceiling_holds(fits: dict[str, Fit], landscape: Any) -> None:
     wished = planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=1e6))
     assert wished.batch.sequences == round(1e6 / 2048)
-    capped = planned(fits["landscape"], fits["loss"], batch=BatchWish(max_tokens=2e5))
+    capped = planned(
+        fits["landscape"],
+        fits["loss"],
+        batch=BatchWish(ceilings=(BatchCeiling(tokens=2e5, reason="stale memories"),)),
+    )
     assert capped.batch.tokens is not None
     assert capped.batch.tokens.value == 2e5
+    assert capped.batch.sequences * 2048 <= 2e5  # type: ignore[operator]
+    (line,) = [line for line in capped.lines if line.name == "batch ceiling"]
+    assert (line.rule, line.source) == ("stale memories", "you")
+    assert str(line.warning).startswith("binding")
     rate = float(landscape.optimal_learning_rate_at(1e9, 2e10, capped.batch.sequences * 2048))  # type: ignore[operator]
     assert capped.learning_rate.peak is not None
     assert capped.learning_rate.peak.value == pytest.approx(rate, rel=0.1)
@@ -322,8 +440,9 @@ def test_sgd_moves_linearly_and_no_rate_comes_from_it_to_adamw() -> None:
     plan = planned(setting=sgd, wish=wish, batch=BatchWish(tokens=4 * 512e3))
     assert plan.learning_rate.peak is not None
     assert plan.learning_rate.peak.value == pytest.approx(0.4)
-    other = planned(setting=sgd, batch=BatchWish(tokens=4 * 512e3))
+    other = planned(setting=sgd, wish=replace(wish, optimizer="adamw"), batch=BatchWish(tokens=4 * 512e3))
     assert "W-RATE-NOT-MOVED" in codes(other)
+    assert not any(entry.quantity in ("beta2", "weight_decay") for entry in other.moved)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +472,18 @@ def test_a_surge_fit_is_one_of_the_rules(make_fit: Any) -> None:
 
 
 # Devices
+
+
+def test_least_time_is_looked_for_among_batches_that_many_devices_run() -> None:
+    """A sequence for each of 512 devices is 1M tokens, many times the batch of the fewest tokens."""
+    wish = Wish(params=7e10, tokens=1.4e12, accelerator="h100-80g", count=512)
+    plan = planned(wish=wish, goal="time")
+    days = {row.batch_tokens: row.days for row in plan.batch.tradeoff}
+    run = plan.batch.sequences * 2048  # type: ignore[operator]
+    assert plan.batch.tokens is not None
+    assert run == 512 * 2048
+    assert plan.batch.tokens.value == pytest.approx(run)
+    assert days[run] == min(row.days for row in plan.batch.tradeoff)  # type: ignore[type-var]
 
 
 def test_least_time_on_devices_is_no_slower_than_least_tokens(fits: dict[str, Fit]) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalecli.errors import PlanError
+from scalecli.errors import ScalecliError
+from scalecli.export.formats import render
 from scalecli.fitters.fit import Fit
+from scalecli.plan.batch import BatchWish
+from scalecli.plan.course import Table
 from scalecli.plan.document import Stage
 from scalecli.plan.plan import PlanOptions, make_plan
 from scalecli.plan.schedule import batch_schedule, steps_of
@@ -73,7 +77,7 @@ def test_the_plan_follows_the_critical_batch_in_what_the_layout_runs(
     fits: dict[str, Fit], names: tuple[str, ...]
 ) -> None:
     wish = Wish(params=1e9, tokens=2e10, accelerator="h100-80g", count=8)
-    plan = make_plan(wish, [fits[name] for name in names], PlanOptions(follow_critical=True))
+    plan = make_plan(wish, [fits[name] for name in names], PlanOptions(course="critical"))
     assert plan.memory is not None
     unit = plan.memory.micro_batch_sequences * plan.memory.data_parallel * plan.batch.sequence_length
     assert len(plan.batch.schedule) > 1
@@ -81,11 +85,55 @@ def test_the_plan_follows_the_critical_batch_in_what_the_layout_runs(
     assert plan.batch.steps == steps_of(plan.batch.schedule, 20_000_000_000)
 
 
-def test_nothing_to_follow_is_an_error() -> None:
-    with pytest.raises(PlanError, match="whose course over training is known"):
-        make_plan(Wish(params=1e9, tokens=2e10), [], PlanOptions(follow_critical=True))
+@pytest.mark.parametrize("names", [(), ("critical",)])
+def test_without_a_fitted_course_a_published_one_is_followed(
+    fits: dict[str, Fit], names: tuple[str, ...]
+) -> None:
+    """A critical batch at one loss has no course either."""
+    plan = make_plan(
+        Wish(params=1e9, tokens=2e10), [fits[name] for name in names], PlanOptions(course="critical")
+    )
+    (line,) = [line for line in plan.lines if line.name == "batch schedule"]
+    assert line.source == "bergsma2025power"
+    assert str(line.warning).startswith("folklore")
+    assert plan.batch.schedule[0].batch_tokens < plan.batch.schedule[-1].batch_tokens
 
 
-def test_a_critical_batch_at_one_loss_has_no_course(fits: dict[str, Fit]) -> None:
-    with pytest.raises(PlanError, match="whose course"):
-        make_plan(Wish(params=1e9, tokens=2e10), [fits["critical"]], PlanOptions(follow_critical=True))
+def test_the_rate_follows_the_root_of_the_batch_and_ends_at_the_peak(fits: dict[str, Fit]) -> None:
+    plan = make_plan(Wish(params=1e9, tokens=2e10), [fits["critical_tokens"]], PlanOptions(course="critical"))
+    last = plan.batch.schedule[-1]
+    assert last.learning_rate_factor == 1.0
+    for stage in plan.batch.schedule:
+        assert stage.learning_rate_factor == pytest.approx((stage.batch_tokens / last.batch_tokens) ** 0.5)
+
+
+def test_a_probes_table_gives_its_course_and_may_fall(tmp_path: Path) -> None:
+    path = tmp_path / "batches.csv"
+    path.write_text("tokens,batch_tokens\n1000,4096\n10000,16384\n100000,8192\n")
+    plan = make_plan(
+        Wish(params=1e9, tokens=2e10),
+        [],
+        PlanOptions(course=Table.read(path), batch=BatchWish(tokens=2**19)),
+    )
+    sizes = [stage.batch_tokens for stage in plan.batch.schedule]
+    assert sizes[-1] == 2**19
+    assert max(sizes) == 2**20
+    assert min(sizes) == sizes[0] == 2**18
+    peak = next(stage for stage in plan.batch.schedule if stage.batch_tokens == 2**20)
+    assert 0.01 * 2e10 < peak.from_token < 0.1 * 2e10
+    heads, *rows = (row.split(",") for row in render(plan, "batch-table").split())
+    assert heads == ["from_step", "from_token", "batch_tokens", "learning_rate_factor"]
+    assert [int(row[2]) for row in rows] == sizes
+    seen = 0
+    for row, after in pairwise(rows):  # the steps of every stage carry its tokens, no more and no fewer
+        seen += (int(after[0]) - int(row[0])) * int(row[2])
+        assert seen == int(after[1])
+    assert "## Batch over training" in render(plan, "markdown")
+
+
+@pytest.mark.parametrize("rows", ["1000,4096", "1000,4096\n1000,8192", "0,4096\n1000,8192"])
+def test_a_table_that_is_no_schedule(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "batches.csv"
+    path.write_text(f"tokens,batch_tokens\n{rows}\n")
+    with pytest.raises(ScalecliError):
+        Table.read(path)

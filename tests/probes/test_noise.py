@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from scalecli.errors import NotEnoughSignal, ProbeError
 from scalecli.probes.config import Optimizer, ProbeConfig
 from scalecli.probes.noise.estimate import SquaredNorms, noise_scale
 from scalecli.probes.noise.run import NoiseProbe, norms_of, run
+from scalecli.probes.noise.schedule import norm_test, stages
 
 
 def synthetic(
@@ -129,3 +131,46 @@ def test_preconditioned_norms_are_what_adam_sees(wide: ProbeConfig, corpus: Corp
 def test_a_batch_that_cannot_be_cut_is_refused(wide: ProbeConfig, corpus: Corpus) -> None:
     with pytest.raises(ProbeError, match="cannot be cut into 5"):
         next(run(wide, NoiseProbe(micro_batches=5), corpus=corpus, device="cpu"))
+
+
+def test_in_the_hessian_the_noise_of_a_quadratic_is_that_of_its_eigenvalues(
+    wide: ProbeConfig, corpus: Corpus
+) -> None:
+    """u'Hu is measured like |u|^2: its two sizes of batch give signal and noise, and training goes on as without."""
+    probe = NoiseProbe(start=20, every=2, hessian=True)
+    rows = list(run(wide, probe, corpus=corpus, device="cpu"))
+    plain = list(run(wide, replace(probe, hessian=False), corpus=corpus, device="cpu"))
+    assert [row["big"] for row in rows] == pytest.approx([row["big"] for row in plain], rel=1e-5)
+    curved = norms_of(rows, hessian=True)
+    assert np.mean([norms.noise() for norms in curved]) > 0
+    with pytest.raises(KeyError):
+        norms_of(plain, hessian=True)
+
+
+def gaussian_norms(scale: float, micro: int, big: int, steps: int) -> list[SquaredNorms]:
+    """Norms without sampling noise: |G|^2 = 1 and tr(Sigma) = scale."""
+    return [
+        SquaredNorms(small=1 + scale / micro, big=1 + scale / big, small_examples=micro, big_examples=big)
+    ] * steps
+
+
+def test_the_norm_test_holds_the_batch_at_a_multiple_of_the_noise_scale() -> None:
+    """B' = Var / (eta^2 |g_B|^2) has its fixed point at (1 / eta^2 - 1) B_simple: 64 at eta^2 = 1/2."""
+    batch = 64
+    assert norm_test(gaussian_norms(64.0, 8, batch, 5), eta=math.sqrt(0.5)) == batch
+    assert norm_test(gaussian_norms(64.0, 2, 16, 5), eta=math.sqrt(0.5)) < batch
+    assert norm_test(gaussian_norms(64.0, 8, batch, 5), eta=0.5) == 2 * batch
+
+
+def test_the_norm_tests_batches_never_fall_and_those_of_the_noise_scale_may() -> None:
+    stretches = [
+        (tokens, step, gaussian_norms(scale, 2, 16, 4))
+        for tokens, step, scale in ((1e3, 0, 32.0), (2e3, 10, 400.0), (3e3, 20, 50.0))
+    ]
+    found = stages(stretches, [32.0, 400.0, 50.0])
+    batches = [stage.norm_test for stage in found]
+    assert batches == sorted(batches)
+    assert batches[0] < batches[1] == batches[2]
+    assert [stage.noise_scale for stage in found] == [32.0, 400.0, 50.0]
+    with pytest.raises(ProbeError, match="between 0 and 1"):
+        stages(stretches, [None, None, None], eta=1.0)

@@ -22,6 +22,7 @@ QUANTISED_BLOCK = (
     256  # values that share a float32 scale in 8-bit states (Dettmers et al., 2110.02861, section 2.1)
 )
 SMALLEST_QUANTISED = 4096  # values below which bitsandbytes keeps a tensor's states in float32
+MKOR_BYTES = 2  # inverse factors are kept in half precision (Mozaffari et al., 2306.01685, section 3)
 MUON_BYTES = 2  # Newton-Schulz runs in bfloat16 (Jordan et al., Muon)
 
 
@@ -63,6 +64,19 @@ def sgd_momentum(found: Parameters, recipe: Recipe) -> tuple[int, int]:
     return weight_count(found) * recipe.moment_bytes[0], 0
 
 
+def lars(found: Parameters, recipe: Recipe) -> tuple[int, int]:
+    """One momentum; the step holds the decayed gradient, whose norm scales it."""
+    return weight_count(found) * recipe.moment_bytes[0], _temporaries(found, recipe)
+
+
+def mkor(found: Parameters, recipe: Recipe) -> tuple[int, int]:
+    """A momentum, and of every matrix the inverse factors of both sides in half precision (Mozaffari et al.,
+    2306.01685, algorithm 1). The step holds one preconditioned gradient."""
+    factors = sum(p.count * p.stack * (p.rows**2 + p.columns**2) for p in found if p.columns)
+    states = weight_count(found) * recipe.moment_bytes[0] + MKOR_BYTES * factors
+    return states, _temporaries(found, replace(recipe, optimizer_impl="loop"))
+
+
 def muon(found: Parameters, recipe: Recipe) -> tuple[int, int]:
     """A momentum of every matrix, the rest by AdamW in a loop. The step holds the update and two iterates of
     Newton-Schulz of one matrix, and two Gram matrices of its shorter side."""
@@ -101,8 +115,9 @@ def apollo(found: Parameters, recipe: Recipe) -> tuple[int, int]:
 
 STATES: dict[str, Callable[[Parameters, Recipe], tuple[int, int]]] = {
     "adamw": adamw, "adamw-8bit": adamw_8bit, "lamb": lamb, "lion": lion, "muon": muon, "adafactor": adafactor,
-    "apollo": apollo, "sgd": sgd, "sgd-momentum": sgd_momentum,
+    "apollo": apollo, "lars": lars, "mkor": mkor, "sgd": sgd, "sgd-momentum": sgd_momentum,
 }  # fmt: skip
+NEVER_FUSED = ("apollo", "mkor")
 WHOLE = ("muon",)  # need whole matrices in the step, which are gathered for it
 
 
@@ -133,9 +148,9 @@ def _flat(found: Parameters, recipe: Recipe, layout: Layout) -> tuple[int, int]:
 
 
 def steps_in_place(recipe: Recipe) -> bool:
-    """One kernel reads and writes all formats, and makes no tensors. APOLLO has none."""
+    """One kernel reads and writes all formats, and makes no tensors."""
     return not recipe.has_plain_states or (
-        recipe.optimizer_impl == "fused" and recipe.optimizer != "apollo"
+        recipe.optimizer_impl == "fused" and recipe.optimizer not in NEVER_FUSED
     )
 
 

@@ -10,7 +10,17 @@ from scalecli.accounting.memory.precision import PRECISIONS, STORED_BYTES, Forma
 from scalecli.errors import PlanError
 
 Optimizer = Literal[
-    "adamw", "adamw-8bit", "lamb", "lion", "muon", "adafactor", "apollo", "sgd", "sgd-momentum"
+    "adamw",
+    "adamw-8bit",
+    "lamb",
+    "lars",
+    "lion",
+    "muon",
+    "mkor",
+    "adafactor",
+    "apollo",
+    "sgd",
+    "sgd-momentum",
 ]
 OptimizerImpl = Literal["loop", "foreach", "fused"]
 Recompute = Literal["none", "selective", "full"]

@@ -7,10 +7,13 @@ import typer
 from scalecli.cli.probe import (
     coordinates,
     critical_batch,
+    curvature,
     lr,
     memory,
     noise,
+    stability,
     sweep,
+    telescope,
     throughput,
     train,
 )
@@ -21,6 +24,9 @@ app.command()(sweep.sweep)
 app.command()(noise.noise)
 app.command("critical-batch")(critical_batch.critical_batch)
 app.command()(lr.lr)
+app.command()(curvature.curvature)
+app.command()(stability.stability)
+app.command()(telescope.telescope)
 app.command()(throughput.throughput)
 app.command()(memory.memory)
 app.command()(coordinates.coordinates)

@@ -13,6 +13,7 @@ from scalecli.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from scalecli.cli.probe.measuring import Measurement
     from scalecli.data.corpus import Corpus
     from scalecli.probes.config import ProbeConfig
     from scalecli.probes.spec import SweepSpec
@@ -48,6 +49,14 @@ def show_estimate(
         "store": str(path),
     }
     show(document, draw_estimate, as_json=as_json)
+
+
+def show_measurement(
+    measurement: Measurement, configs: list[ProbeConfig], device: str, *, as_json: bool
+) -> None:
+    """Say what a measurement along these trainings would take; nothing where the store has it."""
+    done = {config.run_id for config in configs} if measurement.file.exists() else set[str]()
+    show_estimate(configs, measurement.store, device, finished=done, as_json=as_json)
 
 
 def machine_pace(spec: SweepSpec, corpus: Corpus, device: str) -> StepTime:

@@ -95,6 +95,12 @@ def lr(
         "seed_std": found.seed_std,
         "largest_stable": found.largest_stable,
         "smallest_diverged": found.smallest_diverged,
+        "stable": probe.stable_setting(
+            middle,
+            middle.batch_tokens,
+            found.largest_stable,
+            "the largest rate in `probe lr` that did not diverge",
+        ),
         "runs": [
             {name: run[name] for name in ("run_id", "learning_rate", "seed", "status", "loss")}
             for run in runs

@@ -14,10 +14,10 @@ import typer
 
 from scalecli.cli import options
 from scalecli.cli.probe import options as probe
-from scalecli.cli.probe.dry_run import show_estimate
+from scalecli.cli.probe.dry_run import show_measurement
 from scalecli.cli.probe.measuring import Measurement, Rows
 from scalecli.cli.progress import step_progress
-from scalecli.cli.render import show, span, table
+from scalecli.cli.render import filled_table, show, span
 from scalecli.errors import NotEnoughSignal, ProbeError
 from scalecli.units import format_count
 
@@ -53,6 +53,30 @@ def noise(
     preconditioned: Annotated[
         bool, typer.Option("--preconditioned", help="Of gradients as Adam scales them.")
     ] = False,
+    hessian: Annotated[
+        bool,
+        typer.Option(
+            "--hessian", help="Weighted by the Hessian as well: tr(HΣ) / G'HG, several times as dear."
+        ),
+    ] = False,
+    eta: Annotated[
+        float,
+        typer.Option(
+            "--eta",
+            show_default="√½",
+            help="Of the norm test: noise that a batch may have, over its gradient.",
+        ),
+    ] = 0.5**0.5,
+    batch_schedule: Annotated[
+        Path | None,
+        typer.Option(
+            "--batch-schedule", help="Write the batches over training here, for `plan --batch-schedule`."
+        ),
+    ] = None,
+    schedule_rule: Annotated[
+        str,
+        typer.Option("--schedule-rule", metavar="norm-test|noise-scale", help="Whose batches are written."),
+    ] = "norm-test",
     interval: options.Level = 0.9,
     schedule: probe.Schedule = None,
     optimizer: probe.OptimizerName = None,
@@ -101,11 +125,12 @@ def noise(
         "micro_batches": micro_batches,
         "by_layer": by_layer,
         "preconditioned": preconditioned,
+        "hessian": hessian,
     }
+    options.one_of(schedule_rule, ("norm-test", "noise-scale"), "--schedule-rule")
     measurement = Measurement("noise", {"run": config.run_id, **what}, store)
     if dry_run:
-        done = {config.run_id} if measurement.file.exists() else set[str]()
-        show_estimate([config], store, device, finished=done, as_json=as_json)
+        show_measurement(measurement, [config], device, as_json=as_json)
         return
     with step_progress("steps") as on_step:
         measured = measurement.rows(
@@ -119,11 +144,13 @@ def noise(
         "unit": "tokens",
         "preconditioned": preconditioned,
         "interval": interval,
-        **_estimates(config, measured, windows, by_layer, Bootstrap(interval, seed)),
+        **_estimates(config, measured, windows, by_layer, Bootstrap(interval, seed), eta),
         "store": str(store),
     }
     if rows is not None:
         _write_rows(document, rows)
+    if batch_schedule is not None:
+        _write_schedule(document, schedule_rule, batch_schedule)
     show(document, _draw, as_json=as_json)
 
 
@@ -143,7 +170,7 @@ class Bootstrap:
 
 
 def _estimates(
-    config: ProbeConfig, measured: Rows, windows: int, by_layer: bool, bootstrap: Bootstrap
+    config: ProbeConfig, measured: Rows, windows: int, by_layer: bool, bootstrap: Bootstrap, eta: float
 ) -> dict[str, Any]:
     """One estimate a window, and of the last one an estimate for every weight.
 
@@ -167,7 +194,7 @@ def _estimates(
     if not any(point["resolved"] for point in points):
         _noise_scale(stretches[-1], bootstrap)
     names = sorted({row["layer"] for row in measured} - {"all"}) if by_layer else []
-    layers = [{"layer": name, **_resolved(config, stretches[-1], bootstrap, name)} for name in names]
+    layers = [_layer(config, stretches[-1], bootstrap, name) for name in names]
     return {
         "run_id": config.run_id,
         "params": config.shape.params,
@@ -175,6 +202,7 @@ def _estimates(
         "sequence_length": config.sequence_length,
         "points": points,
         "layers": layers,
+        "schedule": _schedule(config, stretches, points, eta),
         "warnings": [{"code": code, "message": message} for code, message in _warnings(points)],
     }
 
@@ -187,16 +215,66 @@ def _point(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap) -> dict[str
         "tokens": fmean(row["tokens"] for row in whole),
         "loss": fmean(row["loss"] for row in whole),
         **_resolved(config, whole, bootstrap),
+        **(
+            {"hessian": _resolved(config, whole, bootstrap, hessian=True)}
+            if "hessian_big" in whole[0]
+            else {}
+        ),
     }
 
 
-def _resolved(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, layer: str = "all") -> dict[str, Any]:
+def _layer(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
+    """One weight's noise scale, and its inverse a sequence: the ratio of signal to noise, |G|^2 / tr(Sigma).
+
+    Ratios of single entries, as large-batch optimizers use them (GSNR), scatter too much to be told from few steps.
+    """
+    found = _resolved(config, stretch, bootstrap, name)
+    scale, length = found["noise_scale_tokens"], config.sequence_length
+    inverse = {"value": "value", "low": "high", "high": "low"}
+    signal = {
+        end: length / scale[other] if scale[other] and math.isfinite(scale[other]) else None
+        for end, other in inverse.items()
+    }
+    return {"layer": name, **found, "signal_to_noise": signal, "source": "jiang2023gsnr"}
+
+
+def _schedule(
+    config: ProbeConfig, stretches: list[Rows], points: list[dict[str, Any]], eta: float
+) -> list[dict[str, Any]]:
+    """Step to batch, by the norm test and by the noise scale as it was measured."""
+    from scalecli.probes.noise.run import norms_of
+    from scalecli.probes.noise.schedule import stages
+
+    length = config.sequence_length
+    scales = [point["noise_scale_tokens"]["value"] for point in points]
+    found = stages(
+        [
+            (point["tokens"], point["first_step"], norms_of(stretch))
+            for point, stretch in zip(points, stretches, strict=True)
+        ],
+        [None if scale is None else scale / length for scale in scales],
+        eta=eta,
+    )
+    return [
+        {
+            "step": stage.step,
+            "tokens": stage.tokens,
+            "norm_test_batch_tokens": stage.norm_test * length,
+            "noise_scale_batch_tokens": scale,
+        }
+        for stage, scale in zip(found, scales, strict=True)
+    ]
+
+
+def _resolved(
+    config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, layer: str = "all", *, hessian: bool = False
+) -> dict[str, Any]:
     """The estimate in tokens with its interval and what it rests on; without an interval where nothing is resolved."""
     measured = [row for row in stretch if row["layer"] == layer]
     rests_on = {"examples": sum(row["big_examples"] for row in measured), "steps": len(measured)}
     length = config.sequence_length
     try:
-        found = _noise_scale(measured, bootstrap, layer)
+        found = _noise_scale(measured, bootstrap, layer, hessian=hessian)
     except NotEnoughSignal as error:
         return {
             "noise_scale_tokens": {"value": None, "low": None, "high": None},
@@ -214,11 +292,14 @@ def _resolved(config: ProbeConfig, stretch: Rows, bootstrap: Bootstrap, layer: s
     }
 
 
-def _noise_scale(stretch: Rows, bootstrap: Bootstrap, layer: str = "all") -> NoiseScale:
+def _noise_scale(
+    stretch: Rows, bootstrap: Bootstrap, layer: str = "all", *, hessian: bool = False
+) -> NoiseScale:
     from scalecli.probes.noise.estimate import noise_scale
     from scalecli.probes.noise.run import norms_of
 
-    return noise_scale(norms_of(stretch, layer), interval=bootstrap.interval, seed=bootstrap.seed)
+    norms = norms_of(stretch, layer, hessian=hessian)
+    return noise_scale(norms, interval=bootstrap.interval, seed=bootstrap.seed)
 
 
 def _warnings(points: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -253,20 +334,46 @@ def _write_rows(document: dict[str, Any], path: Path) -> None:
     write_runs(pd.DataFrame(rows), path)
 
 
+def _write_schedule(document: dict[str, Any], rule: str, path: Path) -> None:
+    """Tokens and batches: what `plan --batch-schedule` follows. Stretches without a noise scale are left out."""
+    import pandas as pd
+
+    from scalecli.data.formats import write_runs
+
+    name = f"{rule.replace('-', '_')}_batch_tokens"
+    stages = [stage for stage in document["schedule"] if stage[name] is not None]
+    rows = [
+        {"steps": stage["step"], "tokens": stage["tokens"], "batch_tokens": stage[name]} for stage in stages
+    ]
+    write_runs(pd.DataFrame(rows), path)
+
+
 def _draw(document: Any) -> Iterator[RenderableType]:
     seen = " as Adam scales it" if document["preconditioned"] else ""
     level = f"{100 * document['interval']:g} % interval"
     title = f"Gradient noise scale{seen} [tokens], {level}"
-    heads = ["steps", "loss", "noise scale [tokens]", "sequences it rests on"]
-    yield table(title, heads, (_line(point) for point in document["points"]))
+    heads = ["steps", "loss", "noise scale [tokens]", "in the Hessian [tokens]", "sequences it rests on"]
+    yield filled_table(title, heads, (_line(point) for point in document["points"]))
     if document["layers"]:
-        heads = ["weight", "noise scale [tokens]", "sequences it rests on"]
-        layers = ((layer["layer"], _shown(layer), layer["examples"]) for layer in document["layers"])
-        yield table("By weight, over the last window", heads, layers)
+        heads = ["weight", "noise scale [tokens]", "signal / noise a sequence", "sequences it rests on"]
+        layers = (
+            (layer["layer"], _shown(layer), span(layer["signal_to_noise"]), layer["examples"])
+            for layer in document["layers"]
+        )
+        yield filled_table("By weight, over the last window", heads, layers)
+    heads = ["from step", "norm test [tokens]", "noise scale [tokens]"]
+    yield filled_table("Batches that would follow", heads, map(_stage, document["schedule"]))
 
 
 def _line(point: dict[str, Any]) -> tuple[object, ...]:
-    return f"{point['first_step']}–{point['last_step']}", point["loss"], _shown(point), point["examples"]
+    curved = _shown(point["hessian"]) if "hessian" in point else None
+    steps = f"{point['first_step']}–{point['last_step']}"
+    return steps, point["loss"], _shown(point), curved, point["examples"]
+
+
+def _stage(stage: dict[str, Any]) -> tuple[object, ...]:
+    batches = (stage["norm_test_batch_tokens"], stage["noise_scale_batch_tokens"])
+    return stage["step"], *(None if batch is None else format_count(batch) for batch in batches)
 
 
 def _shown(estimate: dict[str, Any]) -> str:

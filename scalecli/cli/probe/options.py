@@ -195,3 +195,17 @@ def proxy_run(
         learning_rate=learning_rate or default_learning_rate(shape.params, batch),
         seed=seed,
     )
+
+
+def stable_setting(
+    config: ProbeConfig, batch_tokens: int, learning_rate: float, reason: str
+) -> dict[str, Any]:
+    """The `stable` key of a probe's document: a setting with its largest stable rate, for `plan --probe`."""
+    return {
+        "params": config.shape.params,
+        "tokens": config.tokens,
+        "batch_tokens": batch_tokens,
+        "learning_rate": learning_rate,
+        "optimizer": config.optimizer.name,
+        "reason": reason,
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from scalecli.data.catalogue.devices import Accelerator, user_accelerators
 from scalecli.data.catalogue.names import close_names
-from scalecli.data.catalogue.published import FORMS, PublishedLaw
+from scalecli.data.catalogue.published import FORMS, PublishedLaw, Workload
 from scalecli.errors import DataError, UnknownAccelerator
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Optimizer",
     "PublishedLaw",
     "Source",
+    "Workload",
     "accelerator",
     "accelerators",
     "optimizer",
@@ -62,6 +63,11 @@ class Optimizer:
     weight_decay: Literal["decoupled", "none"]
     source: str
     where: str
+    step_flops: Mapping[str, float]
+    settings: Mapping[str, float] = field(default_factory=dict)
+    settings_source: str = ""
+    side_traffic: float = 0.0
+    note: str = ""
 
 
 def _entries(name: str) -> dict[str, dict[str, Any]]:
@@ -90,11 +96,11 @@ def published_law(name: str) -> PublishedLaw:
     return known[name]
 
 
-def presets() -> dict[str, tuple[PublishedLaw, ...]]:
+def presets(workload: Workload = "language") -> dict[str, tuple[PublishedLaw, ...]]:
     """The verified records that a plan shows beside its own answer, by the name they are shown under."""
     shown: dict[str, tuple[PublishedLaw, ...]] = {}
     for law in published_laws():
-        if law.preset:
+        if law.preset and law.workload == workload:
             shown[law.preset] = (*shown.get(law.preset, ()), law)
     return shown
 

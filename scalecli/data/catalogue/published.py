@@ -10,6 +10,8 @@ from typing import Any, Literal
 from scalecli.errors import DataError
 
 Quantity = Literal["", "optimum", "critical"]
+Definition = Literal["", "hyperbola", "overhead"]
+Workload = Literal["language", "fine-tuning", "video-diffusion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,10 @@ class PublishedLaw:
     params: Literal["", "total", "non-embedding", "active"] = ""
     valid: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     preset: str = ""
+    moves: str = ""
     quantity: Quantity = ""
+    definition: Definition = ""
+    workload: Workload = "language"
     doubt: str = ""
 
     @property
@@ -53,10 +58,13 @@ class PublishedLaw:
             )
         return FORMS[self.law].value(self, columns)
 
-    def covers(self, columns: Mapping[str, float]) -> bool:
-        """Whether every given column that has a measured range lies in it."""
-        spans = ((columns[name], span) for name, span in self.valid.items() if name in columns)
-        return all(low <= value <= high for value, (low, high) in spans)
+    def outside(self, columns: Mapping[str, float]) -> list[str]:
+        """The measured ranges that the columns leave, in words."""
+        return [
+            f"{name} {low:.3g} to {high:.3g}"
+            for name, (low, high) in self.valid.items()
+            if name in columns and not low <= columns[name] <= high
+        ]
 
     @property
     def formula(self) -> str:

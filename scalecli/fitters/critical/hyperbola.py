@@ -10,7 +10,7 @@ import numpy as np
 
 from scalecli.errors import TooFewRuns
 from scalecli.fitters.critical.argmin import fewest_samples
-from scalecli.fitters.critical.definitions import ARGMIN_SAMPLES, HYPERBOLA, OVERHEAD, SOURCES
+from scalecli.fitters.critical.definitions import ARGMIN_SAMPLES, HYPERBOLA, OVERHEAD, SATURATED, SOURCES
 from scalecli.fitters.critical.posterior import hyperbola_posterior
 from scalecli.fitters.critical.steps import StepsToTarget
 from scalecli.fitters.fit import Interval
@@ -40,6 +40,7 @@ class CriticalAt:
     E_min: Interval | None = None
     B_crit: Interval | None = None
     overhead_tokens: Interval | None = None
+    saturated_tokens: Interval | None = None
     argmin_samples_tokens: float | None = None
 
     @property
@@ -48,7 +49,11 @@ class CriticalAt:
 
     def figures(self) -> list[dict[str, Any]]:
         """Every critical batch at this target with its own definition."""
-        named = ((self.B_crit, HYPERBOLA), (self.overhead_tokens, OVERHEAD))
+        named = (
+            (self.B_crit, HYPERBOLA),
+            (self.overhead_tokens, OVERHEAD),
+            (self.saturated_tokens, SATURATED),
+        )
         figures = [_figure(found, definition) for found, definition in named if found is not None]
         if self.argmin_samples_tokens is not None:
             figures.append(_figure(Interval(self.argmin_samples_tokens, None, None), ARGMIN_SAMPLES))
@@ -96,6 +101,7 @@ def critical_at(
         E_min=query(lambda law: law.min_tokens()),
         B_crit=critical,
         overhead_tokens=query(lambda law: law.batch_at_overhead(OVERHEAD_SHARE, base)),
+        saturated_tokens=query(lambda law: law.B_crit / OVERHEAD_SHARE),
     )
 
 

@@ -25,6 +25,7 @@ from scalecli.fitters.laws.critical_batch import CriticalBatch
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.critical_batch_params_tokens import CriticalBatchParamsTokens
 from scalecli.fitters.laws.critical_batch_tokens import CriticalBatchTokens
+from scalecli.fitters.laws.diloco import DiLoCo
 from scalecli.fitters.laws.encoder_decoder import EncoderDecoder
 from scalecli.fitters.laws.envelope import Envelope
 from scalecli.fitters.laws.farseer import Farseer
@@ -54,6 +55,7 @@ LAWS: tuple[type[Any], ...] = (
     CriticalBatchLoss,
     CriticalBatchParamsTokens,
     CriticalBatchTokens,
+    DiLoCo,
     EncoderDecoder,
     Envelope,
     Farseer,

@@ -8,8 +8,9 @@ from scalecli.data.catalogue import optimizer as known_optimizer
 from scalecli.data.catalogue import published_law
 from scalecli.plan.rules.moved import Moved
 
-ADAM_LIKE = ("adamw", "adamw-8bit", "lamb", "adafactor", "apollo")
-SGD_LIKE = ("sgd", "sgd-momentum")
+SGD_LIKE = ("sgd", "sgd-momentum", "lars")
+SAME_UPDATE = {"adamw", "adamw-8bit"}
+"""Optimizers that differ in how they store their states only."""
 
 
 def change_optimizer(learning_rate: float, before: str, after: str) -> Moved:
@@ -40,6 +41,11 @@ def change_optimizer(learning_rate: float, before: str, after: str) -> Moved:
         range="",
         warning="run `scalecli probe lr` with the new optimizer",
     )
+
+
+def shares_decays(before: str, after: str) -> bool:
+    """Whether betas and epsilon of one are those of the other."""
+    return before == after or {before, after} == SAME_UPDATE
 
 
 def _moved(value: float, rule: str, source: str) -> Moved:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from scalecli.plan.rules.moved import Moved
 
 SETTLING = 10.0
@@ -24,3 +26,9 @@ def same_updates(steps: float, batch_tokens: float, tokens: float) -> Moved:
 def least_updates(beta2: float | None) -> float:
     """Fewer updates than this are too few for the second moment to settle; 0 where there is none."""
     return 0.0 if beta2 is None else SETTLING / (1 - beta2)
+
+
+def largest_batch(tokens: float, beta2: float | None) -> float:
+    """The batch [tokens] that leaves a run just as many updates; infinite without a second moment."""
+    least = least_updates(beta2)
+    return tokens / least if least else math.inf

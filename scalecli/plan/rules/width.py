@@ -6,23 +6,39 @@ from dataclasses import dataclass
 
 from scalecli.plan.rules.moved import Moved
 from scalecli.plan.rules.setting import Setting
+from scalecli.plan.rules.structure import Structure
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Weights that share a learning-rate multiplier."""
+    """Weights that share multipliers of the base rate, of weight decay (so that rate times decay stays) and of output.
+
+    `initial_std` is None where muP leaves it as it was.
+    """
 
     name: str
     multiplier: float
+    weight_decay: float = 1.0
+    output: float = 1.0
+    initial_std: float | None = None
 
 
-def width_groups(from_width: float, to_width: float) -> list[Group]:
-    """Learning-rate multipliers under Adam, against the rate at `from_width`. Yang et al. 2022, table 8.
+def width_groups(from_width: float, to_width: float, structure: Structure | None = None) -> list[Group]:
+    """Multipliers under Adam, against the rate of dense layers at `from_width`. Yang et al. 2022, table 8.
 
-    They belong with muP's initialisation, its 1/width output multiplier and 1/d attention.
+    They belong with muP's initialisation and its 1/d attention; `structure` says what hidden layers are made of.
     """
-    ratio = from_width / to_width
-    return [Group("embedding, vectors", 1.0), Group("hidden matrices", ratio), Group("output", 1.0)]
+    layer = structure or Structure()
+    hidden = [
+        Group(
+            name="hidden matrices" if layer.kind == "dense" else f"hidden: {factor.name}",
+            multiplier=from_width / factor.fan_in,
+            weight_decay=factor.fan_in / from_width,
+            initial_std=factor.initial_std,
+        )
+        for factor in layer.factors(to_width)
+    ]
+    return [Group("embedding, vectors", 1.0), *hidden, Group("output", 1.0, output=from_width / to_width)]
 
 
 def width_transfer(setting: Setting, to_width: float) -> list[Moved]:

@@ -19,7 +19,7 @@ from scalecli.errors import PlanError
 STORED_TYPES = {4: torch.float32, 2: torch.bfloat16, 1: torch.float8_e4m3fn}
 """A type of as many bytes a value."""
 LOW, HIGH = 0.9, 0.95
-EPSILON, RATE = 1e-8, 1e-3
+EPSILON, RATE, DECAY = 1e-8, 1e-3, 0.1
 Tensors = list[Tensor]
 States = list[Tensors]
 """Of every parameter."""
@@ -78,7 +78,7 @@ class FusedAdamW(torch.optim.Optimizer):
             [s["square"] for s in states],
             [],
             [s["step"] for s in states],
-            lr=RATE, beta1=LOW, beta2=HIGH, weight_decay=0.1, eps=EPSILON, amsgrad=False, maximize=False,
+            lr=RATE, beta1=LOW, beta2=HIGH, weight_decay=DECAY, eps=EPSILON, amsgrad=False, maximize=False,
         )  # fmt: skip
 
 
@@ -162,8 +162,33 @@ def _lion(params: Tensors, gradients: Tensors, states: States) -> None:
     torch._foreach_lerp_(means, gradients, 1 - HIGH)
 
 
+def _lars(params: Tensors, gradients: Tensors, states: States) -> None:
+    """You et al., 1708.03888, algorithm 1."""
+    momenta = [state[0] for state in states]
+    decayed = torch._foreach_add(gradients, params, alpha=DECAY)
+    torch._foreach_mul_(momenta, LOW)
+    torch._foreach_add_(momenta, decayed, alpha=RATE)
+    torch._foreach_sub_(params, momenta)
+
+
+def _mkor_states(p: Tensor, recipe: Recipe) -> Tensors:
+    momentum = _moments(p, recipe, 1)
+    if p.ndim < 2:
+        return momentum
+    stack, (rows, columns) = p.shape[:-2], p.shape[-2:]
+    factors = (p.new_zeros(*stack, n, n, dtype=torch.bfloat16) for n in (rows, columns))
+    return [*momentum, *factors]
+
+
+def _mkor(params: Tensors, gradients: Tensors, states: States) -> None:
+    """Mozaffari et al., 2306.01685, algorithm 1: the gradient between both factors, one after another."""
+    for p, gradient, state in zip(params, gradients, states, strict=True):
+        p.sub_(gradient * RATE)
+        state[0].lerp_(gradient, 1 - LOW)
+
+
 def _adafactor_states(p: Tensor, recipe: Recipe) -> Tensors:
-    kept = [p] if p.ndim == 1 else [p[..., :1], p[..., :1, :]]
+    kept = [p] if p.ndim < 2 else [p[..., :1], p[..., :1, :]]
     return [torch.zeros_like(part, dtype=STORED_TYPES[recipe.moment_bytes[0]]) for part in kept]
 
 
@@ -213,7 +238,9 @@ OPTIMIZERS: dict[str, tuple[Make, Update]] = {
     "adamw": (partial(_moments, count=2), _adamw),
     "adamw-8bit": (_eight_bit_states, _in_place),
     "lamb": (partial(_moments, count=2), _lamb),
+    "lars": (partial(_moments, count=1), _lars),
     "lion": (partial(_moments, count=1), _lion),
+    "mkor": (_mkor_states, _mkor),
     "adafactor": (_adafactor_states, _adafactor),
     "apollo": (_apollo_states, _apollo),
     "sgd": (partial(_moments, count=0), _in_place),

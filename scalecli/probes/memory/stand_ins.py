@@ -97,8 +97,11 @@ class _StoredAttention(torch.autograd.Function):
 class _RingAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, heads: int, kv_heads: int) -> Tensor:
+        out: Tensor
         out, logsumexp = ring_result(packed, heads, kv_heads)
         ctx.columns = packed.shape[-1] - out.shape[-1]
+        passing = torch.empty_like(out), packed.new_empty(*packed.shape[:-1], ctx.columns)
+        del passing
         ctx.save_for_backward(packed, out, logsumexp)
         return out
 
@@ -113,21 +116,16 @@ class _RingAttention(torch.autograd.Function):
 
 @torch.library.custom_op("scalecli::ring_result", mutates_args=())
 def ring_result(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
-    """What ring attention makes, with what passes through: one operation, which recomputation can keep."""
-    return _ring_result(packed, heads, kv_heads)
+    """What ring attention makes: one operation, which recomputation can keep. Values are never computed."""
+    raise AssertionError("only for the meta device")
 
 
 @ring_result.register_fake
-def _ring_result(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+def _(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
     batch, length, width = packed.shape
     size = width // (heads + 2 * kv_heads)
-    result = (
-        packed.new_empty(batch, length, heads * size),
-        packed.new_empty(batch, heads, length, dtype=torch.float32),
-    )
-    passing = torch.empty_like(result[0]), packed.new_empty(batch, length, 2 * kv_heads * size)
-    del passing
-    return result
+    out = packed.new_empty(batch, length, heads * size)
+    return out, packed.new_empty(batch, heads, length, dtype=torch.float32)
 
 
 class _EightBitProduct(torch.autograd.Function):

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.curvature.products import HessianProducts, flat
 from scalecli.probes.device import cpu_settings, resolve_device
 from scalecli.probes.noise.estimate import SquaredNorms
+from scalecli.probes.train.optimizers import adam_divisors
 from scalecli.probes.train.trainer import Trainer
 
 MICRO_BATCHES = 8
@@ -29,7 +30,9 @@ class NoiseProbe:
     sees it.
 
     With `preconditioned` gradients are divided by the root of Adam's second moments first: the noise scale of
-    the direction in which Adam moves.
+    the direction in which Adam moves. With `hessian` norms are also measured in the Hessian of the next batch, whose
+    noise is another's: B_noise = tr(H Sigma) / G'HG (McCandlish et al. 2018, equation 2.8), at one more gradient of
+    the gradient for each micro-batch.
     """
 
     start: int = 0
@@ -37,6 +40,7 @@ class NoiseProbe:
     micro_batches: int = MICRO_BATCHES
     by_layer: bool = False
     preconditioned: bool = False
+    hessian: bool = False
 
 
 def run(
@@ -67,12 +71,13 @@ def run(
                 on_step(trainer.step, config.steps)
 
 
-def norms_of(rows: list[Row], layer: str = WHOLE_MODEL) -> list[SquaredNorms]:
-    """The rows of one layer, for `noise_scale`."""
+def norms_of(rows: list[Row], layer: str = WHOLE_MODEL, *, hessian: bool = False) -> list[SquaredNorms]:
+    """The rows of one layer, for `noise_scale`; in the Hessian's measure where that was taken too."""
+    small, big = ("hessian_small", "hessian_big") if hessian else ("small", "big")
     return [
         SquaredNorms(
-            small=float(row["small"] or 0.0),
-            big=float(row["big"] or 0.0),
+            small=float(row[small] or 0.0),
+            big=float(row[big] or 0.0),
             small_examples=int(row["small_examples"] or 0),
             big_examples=int(row["big_examples"] or 0),
         )
@@ -97,21 +102,59 @@ def _check(config: ProbeConfig, probe: NoiseProbe) -> None:
 def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterator[Row]:
     """One training step whose gradient is added up from micro-batches, with their norms."""
     batch = trainer.batch()
+    norms = _Norms(trainer, probe)
     total = torch.zeros_like(trainer.gradients.buffer)
-    divisors = _adam_divisors(trainer) if probe.preconditioned else {}
-    small = torch.zeros(0)
     loss = 0.0
     for part in trainer.subject.parts(batch, probe.micro_batches):
         trainer.gradients.buffer.zero_()
         loss += float(trainer.backward(part, share=1.0)) / probe.micro_batches
-        norms = _squared_norms(trainer, divisors)
-        small = norms if not len(small) else small + norms
+        norms.add()
         total.add_(trainer.gradients.buffer, alpha=1 / probe.micro_batches)
     trainer.gradients.buffer.copy_(total)
-    big = _squared_norms(trainer, divisors)
+    small, big = norms.means(), norms.now()
     step = trainer.step
     trainer.update(factor)
-    yield from _rows(trainer, probe, step, loss, (small / probe.micro_batches).tolist(), big.tolist())
+    yield from _rows(trainer, probe, step, loss, small, big)
+
+
+class _Norms:
+    """Squared norms of the present gradient: of each parameter, and last, where it is measured, in the Hessian."""
+
+    def __init__(self, trainer: Trainer, probe: NoiseProbe) -> None:
+        self._trainer = trainer
+        self._divisors = (
+            adam_divisors(trainer.subject, trainer.optimizers, trainer.config.optimizer)
+            if probe.preconditioned
+            else None
+        )
+        self._hessian = None
+        if probe.hessian:
+            unseen = trainer.subject.batch(trainer.step + 1)
+            parts = trainer.subject.parts(unseen, probe.micro_batches)
+            self._hessian = HessianProducts(trainer, parts)
+        self._sums: list[float] = []
+        self._count = 0
+
+    def add(self) -> None:
+        now = self.now()
+        self._sums = [sum(pair) for pair in zip(self._sums or [0.0] * len(now), now, strict=True)]
+        self._count += 1
+
+    def means(self) -> list[float]:
+        return [each / self._count for each in self._sums]
+
+    def now(self) -> list[float]:
+        """In float64: differences of these are small."""
+        grads = [
+            parameter.grad for parameter in self._trainer.model.parameters() if parameter.grad is not None
+        ]
+        if self._divisors is not None:
+            grads = [grad / divisor for grad, divisor in zip(grads, self._divisors, strict=True)]
+        norms = torch.stack([grad.double().square().sum() for grad in grads]).tolist()
+        if self._hessian is not None:
+            update = flat(grads).double()
+            norms.append(float(update @ self._hessian.times(update)))
+        return list(norms)
 
 
 def _rows(
@@ -128,30 +171,8 @@ def _rows(
         "big_examples": config.batch_sequences,
         "preconditioned": int(probe.preconditioned),
     }
-    yield {**common, "layer": WHOLE_MODEL, "small": sum(small), "big": sum(big)}
+    curved: Row = {"hessian_small": small.pop(), "hessian_big": big.pop()} if probe.hessian else {}
+    yield {**common, "layer": WHOLE_MODEL, "small": sum(small), "big": sum(big), **curved}
     if probe.by_layer:
         for (name, _), each_small, each_big in zip(trainer.model.named_parameters(), small, big, strict=True):
             yield {**common, "layer": name, "small": each_small, "big": each_big}
-
-
-def _squared_norms(trainer: Trainer, divisors: dict[int, Tensor]) -> Tensor:
-    """Squared norm of each parameter's gradient, (parameters,), in float64: differences of these are small."""
-    if not divisors:
-        grads = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
-        return torch.stack([grad.double().square().sum() for grad in grads])
-    norms: dict[str, Tensor] = {}
-    for weight in trainer.subject.weights(0):
-        scaled = weight.grad / divisors[weight.value.data_ptr()]
-        norms[weight.name] = norms.get(weight.name, torch.zeros(())) + scaled.double().square().sum()
-    return torch.stack(list(norms.values()))
-
-
-def _adam_divisors(trainer: Trainer) -> dict[int, Tensor]:
-    """sqrt(v / (1 - beta2^t)) + epsilon for each weight, by the address of the weight."""
-    settings = trainer.config.optimizer
-    found = {}
-    for optimizer in trainer.optimizers:
-        for leaf, state in optimizer.state.items():
-            corrected = state["exp_avg_sq"] / (1 - settings.beta2 ** float(state["step"]))
-            found[leaf.data_ptr()] = corrected.sqrt() + settings.epsilon
-    return found

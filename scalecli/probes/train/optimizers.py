@@ -32,9 +32,14 @@ class Gradients:
     parts: list[Tensor]
 
 
+def trained_parameters(subject: Subject) -> list[nn.Parameter]:
+    """The parameters that the optimizers change, in the order of the gradients' buffer."""
+    return [parameter for parameter in subject.model.parameters() if parameter.requires_grad]
+
+
 def allocate_gradients(subject: Subject) -> Gradients:
     """Gives every trained parameter a gradient inside one buffer, where autograd adds to it in place for the run."""
-    parameters = [parameter for parameter in subject.model.parameters() if parameter.requires_grad]
+    parameters = trained_parameters(subject)
     buffer = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
     parts = buffer.split([parameter.numel() for parameter in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
@@ -149,6 +154,25 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> Non
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_rate"] * factor
+
+
+def adam_divisors(
+    subject: Subject, optimizers: Sequence[torch.optim.Optimizer], settings: Optimizer
+) -> list[Tensor]:
+    """What Adam divides the gradient of each trained parameter by, sqrt(v / (1 - beta2^t)) + epsilon; one copy only."""
+    found = {}
+    for optimizer in optimizers:
+        for leaf, state in optimizer.state.items():
+            corrected = state["exp_avg_sq"] / (1 - settings.beta2 ** float(state["step"]))
+            found[leaf.data_ptr()] = corrected.sqrt() + settings.epsilon
+    parts: dict[str, list[Tensor]] = {}
+    for weight in subject.weights(0):
+        parts.setdefault(weight.name, []).append(found[weight.value.data_ptr()])
+    return [
+        torch.cat(parts[name]).view_as(parameter)
+        for name, parameter in subject.model.named_parameters()
+        if parameter.requires_grad
+    ]
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import pytest
 from scalecli.data.tables import RunTable, read_runs
 from scalecli.errors import DataError
 from scalecli.fitters.critical.argmin import fewest_samples
+from scalecli.fitters.critical.definitions import OVERHEAD, SATURATED
 from scalecli.fitters.critical.hyperbola import CriticalAt, critical_at
 from scalecli.fitters.critical.report import critical_batches
 from scalecli.fitters.critical.steps import StepsToTarget, steps_to_targets
@@ -214,3 +215,17 @@ def test_the_noise_scale_is_a_ratio_beside_the_critical_batch(tmp_path: Path) ->
     rows = [row | {"noise_scale_tokens": 400.0} for row in hyperbola_rows(1e3, 4e4, 3.0)]
     (target,) = critical_batches(table_of(tmp_path, rows))["targets"]
     assert target["noise_scale_over_critical"] == pytest.approx(0.01, rel=0.01)
+
+
+def test_regimes_begin_and_end_where_a_fifth_is_lost(tmp_path: Path) -> None:
+    """Steps at the end of linear scaling, and where no larger batch saves more than a sixth of them."""
+    document = critical_batches(table_of(tmp_path, hyperbola_rows(1000.0, 4e4, loss=3.0)))
+    by_definition = {each["definition"]: each["tokens"] for each in document["targets"][0]["critical"]}
+
+    def steps(batch: float) -> float:
+        return 1000.0 * (1 + 4e4 / batch)
+
+    base = 2.0**11
+    linear, flat = by_definition[OVERHEAD], by_definition[SATURATED]
+    assert steps(linear) == pytest.approx(1.2 * steps(base) * base / linear, rel=1e-3)
+    assert steps(flat) == pytest.approx(1.2 * 1000.0, rel=1e-3)
