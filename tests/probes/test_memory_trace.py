@@ -189,7 +189,7 @@ def test_tracker_counts_storages_once_and_until_they_die() -> None:
 
 def test_attention_kernel_is_causal_attention_with_rotary_positions() -> None:
     torch.manual_seed(0)
-    batch, length, heads, kv_heads, size = 2, 16, 4, 2, 8
+    batch, length, heads, kv_heads, size = 2, kernels.BLOCK + 16, 4, 2, 8
     packed = torch.randn(
         batch, length, (heads + 2 * kv_heads) * size, dtype=torch.float64, requires_grad=True
     )
@@ -208,7 +208,8 @@ def test_attention_kernel_is_causal_attention_with_rotary_positions() -> None:
 
 def test_norm_kernel_is_rms_norm() -> None:
     torch.manual_seed(0)
-    x, weight = torch.randn(3, 5, requires_grad=True), torch.randn(5, requires_grad=True)
+    x = torch.randn(3, kernels.BLOCK, 5, requires_grad=True)
+    weight = torch.randn(5, requires_grad=True)
     expected = nn.functional.rms_norm(x, (5,), weight, kernels.NORM_EPSILON)
     out, _ = kernels.rms_norm(x, weight)
     torch.testing.assert_close(out, expected)

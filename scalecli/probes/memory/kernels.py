@@ -2,23 +2,28 @@
 
 PyTorch's own functions decompose on the CPU and the meta device and then keep tensors that no GPU kernel keeps: a
 7B model would seem to save three times what it does. These operations save what flash attention (Dao, 2307.08691,
-section 3.1: output and log-sum-exp) and a fused norm (input and reciprocal deviation) save, and compute real values
-on the CPU.
+section 3.1: output and log-sum-exp) and a fused norm (input and reciprocal deviation) save, and compute real values,
+in small pieces, on any device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+BLOCK = 256
+"""Rows that are worked on at a time."""
 ROTARY_BASE = 10_000.0  # Su et al., 2104.09864, section 3.2.2
 NORM_EPSILON = 1e-6
 
 
 def rotate(x: Tensor, sign: int) -> Tensor:
-    """Rotary positions on (batch, heads, sequence, head_dim); `sign` -1 undoes them."""
+    """Rotary positions on (..., sequence, head_dim); `sign` -1 undoes them."""
     half = x.shape[-1] // 2
     rates = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates
@@ -27,27 +32,58 @@ def rotate(x: Tensor, sign: int) -> Tensor:
     return torch.cat((left * cosine - right * sine, left * sine + right * cosine), dim=-1)
 
 
-def _heads_first(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(batch, sequence, (heads + 2 kv_heads) head_dim) -> queries, keys, values with equally many heads."""
-    batch, length, width = packed.shape
-    split = packed.view(batch, length, heads + 2 * kv_heads, width // (heads + 2 * kv_heads)).transpose(1, 2)
-    queries, keys, values = split.split((heads, kv_heads, kv_heads), dim=1)
-    repeat = heads // kv_heads
-    return (
-        rotate(queries, 1),
-        rotate(keys, 1).repeat_interleave(repeat, dim=1),
-        values.repeat_interleave(repeat, dim=1),
-    )
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """The part of packed projections, or of their gradients, that one key-value head of one sequence has."""
+
+    queries: Tensor
+    """(queries of each key, sequence, head_dim)"""
+    keys: Tensor
+    """(sequence, head_dim)"""
+    values: Tensor
+    chosen: tuple[int, slice]
+    """The sequence, and the heads of the result."""
+
+
+def _by_head(packed: Tensor, heads: int, kv_heads: int) -> Iterator[_Heads]:
+    """Views, one key-value head at a time, so that little is alive beside the tensors that a fused kernel has too."""
+    split = packed.unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2)
+    each = heads // kv_heads
+    for sequence, head in product(range(packed.shape[0]), range(kv_heads)):
+        part, chosen = split[sequence], slice(head * each, (head + 1) * each)
+        keys, values = part[heads + head], part[heads + kv_heads + head]
+        yield _Heads(part[chosen], keys, values, (sequence, chosen))
+
+
+def _blocks(length: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + BLOCK, length)) for begin in range(0, length, BLOCK))
+
+
+def _scores(queries: Tensor, keys: Tensor, rows: slice) -> Tensor:
+    """Of a block of queries with the keys up to it -> (queries of each key, block, keys), at least float32."""
+    keys, columns = keys[: rows.stop], torch.arange(rows.stop, device=keys.device)
+    products = queries[:, rows] @ keys.mT
+    wide = products.to(torch.promote_types(products.dtype, torch.float32)) * keys.shape[-1] ** -0.5
+    masked: Tensor = wide.masked_fill_(columns > columns[rows, None], -torch.inf)
+    return masked
 
 
 @torch.library.custom_op("scalecli::attention", mutates_args=())
 def attention(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
     """Causal attention with rotary positions over packed queries, keys and values -> output, log-sum-exp [float32]."""
-    queries, keys, values = _heads_first(packed, heads, kv_heads)
-    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        queries, keys, values, 0.0, is_causal=True
-    )
-    return out.transpose(1, 2).flatten(2).contiguous(), logsumexp.clone()
+    batch, length, width = packed.shape
+    out = packed.new_empty(batch, length, heads, width // (heads + 2 * kv_heads))
+    logsumexp = packed.new_empty(batch, heads, length, dtype=torch.float32)
+    for part in _by_head(packed, heads, kv_heads):
+        queries, keys = rotate(part.queries, 1), rotate(part.keys, 1)
+        sequence, chosen = part.chosen
+        for rows in _blocks(length):
+            scores = _scores(queries, keys, rows)
+            top = scores.logsumexp(-1)
+            shares = (scores - top[..., None]).exp().to(packed.dtype)
+            out[sequence, rows, chosen] = (shares @ part.values[: rows.stop]).transpose(0, 1)
+            logsumexp[sequence, chosen, rows] = top.float()
+    return out.flatten(2), logsumexp
 
 
 @attention.register_fake
@@ -63,24 +99,24 @@ def attention_backward(
     grad: Tensor, packed: Tensor, out: Tensor, logsumexp: Tensor, heads: int, kv_heads: int
 ) -> Tensor:
     """Gradient of `attention` for the packed input."""
-    batch, length, _ = packed.shape
-    queries, keys, values = _heads_first(packed, heads, kv_heads)
-
-    def by_head(x: Tensor) -> Tensor:
-        split: Tensor = x.view(batch, length, heads, -1).transpose(1, 2)
-        return split
-
-    d_queries, d_keys, d_values = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        by_head(grad), queries, keys, values, by_head(out), logsumexp, 0.0, True
-    )
-
-    def shared(x: Tensor) -> Tensor:
-        summed: Tensor = x.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
-        return summed
-
-    gradients = torch.cat((rotate(d_queries, -1), rotate(shared(d_keys), -1), shared(d_values)), dim=1)
-    packed_gradient: Tensor = gradients.transpose(1, 2).flatten(2).contiguous()
-    return packed_gradient
+    made = torch.empty_like(packed)
+    d_out, out = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (grad, out))
+    for part, d_part in zip(_by_head(packed, heads, kv_heads), _by_head(made, heads, kv_heads), strict=True):
+        queries, keys = rotate(part.queries, 1), rotate(part.keys, 1)
+        d_queries, d_keys, d_values = (torch.zeros_like(x) for x in (queries, keys, part.values))
+        for rows in _blocks(packed.shape[1]):
+            at, seen = (*part.chosen, rows), slice(rows.stop)
+            shares = (_scores(queries, keys, rows) - logsumexp[at][..., None]).exp()
+            d_shares = (d_out[at] @ part.values[seen].mT).to(shares.dtype)
+            mean = (d_out[at] * out[at]).sum(-1, keepdim=True, dtype=shares.dtype)
+            d_scores = (shares * (d_shares - mean) * keys.shape[-1] ** -0.5).to(packed.dtype)
+            d_queries[:, rows] = d_scores @ keys[seen]
+            d_keys[seen] += (d_scores.mT @ queries[:, rows]).sum(0)
+            d_values[seen] += (shares.to(packed.dtype).mT @ d_out[at]).sum(0)
+        d_part.queries.copy_(rotate(d_queries, -1))
+        d_part.keys.copy_(rotate(d_keys, -1))
+        d_part.values.copy_(d_values)
+    return made
 
 
 @attention_backward.register_fake
@@ -106,9 +142,18 @@ attention.register_autograd(_attention_gradient, setup_context=_attention_contex
 @torch.library.custom_op("scalecli::rms_norm", mutates_args=())
 def rms_norm(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """x / rms(x) * weight over the last axis -> output in the input's type, reciprocal rms [float32]."""
-    wide = x.float()
-    rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON)
-    return (wide * rstd * weight).to(x.dtype), rstd
+    out, rstd = torch.empty_like(x), x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
+    for part, out_part, rstd_part in zip(*map(_rows, (x, out, rstd)), strict=True):
+        wide = part.float()
+        rstd_part.copy_(torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON))
+        out_part.copy_(wide * rstd_part * weight)
+    return out, rstd
+
+
+def _rows(x: Tensor) -> tuple[Tensor, ...]:
+    """Views of some rows at a time, so that little is alive beside the tensors that a fused kernel has too."""
+    views: tuple[Tensor, ...] = x.flatten(0, -2).split(BLOCK)
+    return views
 
 
 @rms_norm.register_fake
@@ -121,11 +166,13 @@ def rms_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, trained: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `rms_norm` for input and weight; none for the weight if it is not trained."""
-    normal = x.float() * rstd
-    scaled = grad.float() * weight
-    d_x = rstd * (scaled - normal * (scaled * normal).mean(-1, keepdim=True))
-    d_weight = (grad * normal).flatten(0, -2).sum(0) if trained else weight.new_empty(0)
-    return d_x.to(x.dtype), d_weight.to(weight.dtype)
+    d_x, d_weight = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+    for incoming, part, rstd_part, d_part in zip(*map(_rows, (grad, x, rstd, d_x)), strict=True):
+        normal = part.float() * rstd_part
+        scaled = incoming.float() * weight
+        d_part.copy_(rstd_part * (scaled - normal * (scaled * normal).mean(-1, keepdim=True)))
+        d_weight += (incoming * normal).sum(0)
+    return d_x, d_weight.to(weight.dtype) if trained else weight.new_empty(0)
 
 
 @rms_norm_backward.register_fake
