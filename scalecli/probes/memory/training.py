@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 
@@ -54,7 +55,8 @@ def decoder_training(
         shape, recipe, layout, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length,
         stage=stage,
     )  # fmt: skip
-    model = TracedDecoder(rank, recipe, layout).to(weight_type(recipe))
+    with _default_type(weight_type(recipe)):
+        model = TracedDecoder(rank, recipe, layout)
     if recipe.sums_gradients:
         _sum_gradients(model, STORED_TYPES[recipe.gradient_bytes])
     size = micro_batch_sequences, sequence_length // layout.cp
@@ -71,6 +73,17 @@ def decoder_training(
         recipe.accumulation,
         ceil(in_flight(layout, recipe.accumulation, stage)),
     )
+
+
+@contextmanager
+def _default_type(dtype: torch.dtype) -> Iterator[None]:
+    """Of new weights, which never take the bytes of a wider type first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _sum_gradients(model: nn.Module, dtype: torch.dtype) -> None:
