@@ -172,6 +172,14 @@ class DevicePart(Document):
     seconds: float
 
 
+class OffloadedPart(Document):
+    """What one device has elsewhere [bytes]; `traffic` passes its link in a step, both ways together."""
+
+    part: str
+    bytes: int
+    traffic: int
+
+
 class MemoryPart(Document):
     """Bytes of the worst device. `terms` are what is resident at the peak."""
 
@@ -197,6 +205,8 @@ class MemoryPart(Document):
     offload: str
     precision: str
     host_bytes: int
+    host_terms: dict[str, int]
+    offloaded: list[OffloadedPart]
     step: StepPart | None
     elastic: list[ElasticPart]
     devices: list[DevicePart] = Field(description="empty for one kind of devices")

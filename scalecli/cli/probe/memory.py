@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
-from scalecli.cli import options
+from scalecli.cli import options, step
 from scalecli.cli.model import wished_shape
 from scalecli.cli.probe import options as probe
 from scalecli.cli.probe.dry_run import draw_estimate, machine_pace
@@ -22,7 +22,7 @@ from scalecli.units import format_bytes, format_count
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from scalecli.accounting.memory import Recipe
+    from scalecli.accounting.memory import Layout, Recipe
     from scalecli.accounting.shape import ModelShape
     from scalecli.probes.foreign import ForeignShape
     from scalecli.probes.memory.trace import Trace
@@ -47,6 +47,7 @@ MORE = (
 """Further bytes of a document, each with its label."""
 
 
+@step.takes(step.BLOCKS, step.RECIPE, step.LAYOUT)
 def memory(
     params: options.Params = None,
     params_kind: options.ParamsKind = "total",
@@ -62,16 +63,12 @@ def memory(
     ] = False,
     sequence_length: options.SequenceLength = 2048,
     micro_batch: Annotated[int, typer.Option("--micro-batch", min=1, help="Sequences held at once.")] = 1,
-    precision: options.Precision = "bf16",
-    optimizer: options.OptimizerName = "adamw",
-    optimizer_impl: options.OptimizerImpl = "foreach",
-    recompute: options.Recompute = "none",
-    logits: options.Logits = "full",
     device: options.Device = "auto",
     timeout: probe.Timeout = None,
     store: options.Store = Path("runs.db"),
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
+    **wishes: Any,
 ) -> None:
     """Find the peak memory of a training step: three real steps in a process of their own, or a trace.
 
@@ -83,17 +80,18 @@ def memory(
 
       scalecli probe memory --params 7B --trace
 
+      scalecli probe memory --params 7B --trace --tp 4 --pp 2 --accumulation 8 --recompute selective
+
       scalecli probe memory --model hf:config.json --trace --micro-batch 4
 
       scalecli probe memory --model mymodels:small --width 256 --layers 8 --trace
     """
-    from scalecli.accounting.memory import Recipe
+    from dataclasses import replace
 
-    kinds: dict[str, Any] = {
-        "precision": precision, "optimizer": optimizer, "optimizer_impl": optimizer_impl, "recompute": recompute,
-        "logits": logits,
-    }  # fmt: skip
-    recipe = Recipe(**kinds)
+    from scalecli.accounting.memory import Layout, Recipe
+
+    recipe = Recipe(**step.values(step.RECIPE, wishes))
+    layout = _layout(**step.values(step.LAYOUT, wishes))
     size: Size = {"micro_batch_sequences": micro_batch, "sequence_length": sequence_length}
     if model is not None:
         if not trace:
@@ -103,13 +101,27 @@ def memory(
         foreign = _foreign_shape(model, layers, width, vocab, sequence_length)
         show(_traced_foreign(model, foreign, recipe, size), _draw, as_json=as_json)
         return
+    if not trace and layout != Layout():
+        raise typer.BadParameter("one device of a layout is traced, not measured: add --trace")
     shape = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
+    shape = replace(shape, **step.values(step.BLOCKS, wishes))
     if dry_run:
         show(_estimate(shape, recipe, size, device, store), draw_estimate, as_json=as_json)
     elif trace:
-        show(_traced(shape, recipe, size), _draw, as_json=as_json)
+        show(_traced(shape, recipe, layout, size), _draw, as_json=as_json)
     else:
         show(_measured(shape, recipe, size, device, timeout, store), _draw, as_json=as_json)
+
+
+def _layout(**placement: Any) -> Layout:
+    """One device's neighbours. The tracker knows of no data-parallel ranks but those that hold other experts, and of
+    no buckets."""
+    from scalecli.accounting.memory import Layout
+
+    ep = placement["ep"]
+    if ep > 1:
+        placement |= {"dp": ep, "sharding": "ddp", "bucket_views": True}
+    return Layout(**placement)
 
 
 def _foreign_shape(
@@ -158,13 +170,15 @@ def _measured(
     }
 
 
-def _traced(shape: ModelShape, recipe: Recipe, size: Size) -> dict[str, Any]:
+def _traced(shape: ModelShape, recipe: Recipe, layout: Layout, size: Size) -> dict[str, Any]:
+    """The worst stage of a pipeline."""
     from scalecli.accounting.memory import estimate_memory
     from scalecli.probes.memory.trace import trace_training
 
-    found = trace_training(shape, recipe, **size)
-    predicted = estimate_memory(shape, recipe, **size).peak_bytes
-    return _trace_document(_target(shape, recipe, size), found, predicted)
+    counted = estimate_memory(shape, recipe, layout, **size)
+    found = trace_training(shape, recipe, layout, stage=counted.stage, **size)
+    target = _target(shape, recipe, size) | {"layout": asdict(layout), "stage": counted.stage}
+    return _trace_document(target, found, counted.peak_bytes)
 
 
 def _traced_foreign(model: str, shape: ForeignShape, recipe: Recipe, size: Size) -> dict[str, Any]:

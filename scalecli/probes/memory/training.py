@@ -15,7 +15,7 @@ from scalecli.accounting.memory.pipeline import in_flight
 from scalecli.accounting.memory.rank import Rank, rank_of
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
-from scalecli.errors import ProbeError
+from scalecli.errors import PlanError, ProbeError
 from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.memory.decoder import TracedDecoder, weight_type
 from scalecli.probes.memory.optimizers import STORED_TYPES, make_optimizers
@@ -51,6 +51,7 @@ def decoder_training(
 ) -> Training:
     """What one device has of the decoder of a shape, with all of a recipe, on the default device."""
     layout = layout or Layout()
+    _check_traceable(layout)
     rank = rank_of(
         shape, recipe, layout, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length,
         stage=stage,
@@ -73,6 +74,20 @@ def decoder_training(
         recipe.accumulation,
         ceil(in_flight(layout, recipe.accumulation, stage)),
     )
+
+
+def _check_traceable(layout: Layout) -> None:
+    """Raise PlanError for what only the closed forms know."""
+    for wished, what in (
+        (
+            layout.offloads("optimizer") or layout.offloads("weights"),
+            "optimizer and weights in the host's memory",
+        ),
+        (layout.virtual_stages > 1, "several model chunks of a rank"),
+        (layout.shards_at("zero1"), "sharded states"),
+    ):
+        if wished:
+            raise PlanError(f"{what} are only counted, not traced", hint="scalecli memory")
 
 
 @contextmanager
