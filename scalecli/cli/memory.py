@@ -135,15 +135,17 @@ def draw_memory(document: Any) -> Iterator[RenderableType]:
         f"{layout_text(document)}; recompute {document['recompute']}, {document['precision']}"
     )
     if document["host_bytes"]:
-        rows = ((name, format_bytes(size)) for name, size in document["host_terms"].items())
-        yield table(
-            f"In the host's memory for one device: {format_bytes(document['host_bytes'])}",
-            ["", "bytes"],
-            rows,
-        )
-        traffic = format_bytes(sum(part["traffic"] for part in document["offloaded"]))
-        yield f"{traffic} pass the device's link in a step"
+        yield from _draw_host(document)
     if document["fits"] is not None:
         verdict = "fits" if document["fits"] else "does NOT fit"
         yield f"{verdict}; headroom {format_bytes(document['headroom_bytes'])}"
     yield from draw_layout(document)
+
+
+def _draw_host(document: Any) -> Iterator[RenderableType]:
+    """What is offloaded from one device."""
+    rows = ((name, format_bytes(size)) for name, size in document["host_terms"].items())
+    title = f"In the host's memory for one device: {format_bytes(document['host_bytes'])}"
+    yield table(title, ["", "bytes"], rows)
+    traffic = sum(part["traffic"] for part in document["offloaded"])
+    yield f"{format_bytes(traffic)} pass the device's link in a step"
