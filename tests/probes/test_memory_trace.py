@@ -283,3 +283,21 @@ def test_a_model_of_the_users_is_traced_with_the_footprint_of_fused_kernels() ->
     expected = 4 * tokens * (width + 3 * width + width) + 4 * tokens * 4 + 4 * tokens + 4 * tokens * width
     assert traced.saved_for_backward_bytes == pytest.approx(expected, rel=0.3)
     assert traced.saved_for_backward_bytes < 2 * 4 * 128 * 128 * 4  # less than the scores alone
+
+
+def conv_task(*, width: int, depth: int, seed: int) -> Task:
+    def batches(split: str, size: int, seed: int) -> Iterator[torch.Tensor]:
+        while True:
+            yield torch.zeros(size, 3, 8, 8)
+
+    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
+    return Task(model=model, losses=lambda model, x: model(x).sum(dim=(1, 2, 3)), batches=batches)
+
+
+def test_statistics_over_a_micro_batch_are_noticed() -> None:
+    size = {"micro_batch_sequences": 2, "sequence_length": 1}
+    traced = [
+        trace_foreign(OwnFamily(f"{__name__}:{name}", aspect=32).member(64), FUSED, **size)
+        for name in ("conv_task", "plain_task")
+    ]
+    assert [each.has_batch_norm for each in traced] == [True, False]

@@ -39,6 +39,7 @@ class Saved:
 
     packed: Packed
     dtype: torch.dtype
+    device: torch.device
     size: Size
     stride: Size
     offset: int
@@ -65,7 +66,8 @@ class Packing:
         if storage._cdata in self.kept or (known is not None and known() is storage):
             return tensor
         offset = int(tensor.storage_offset())
-        return Saved(self._once(storage, tensor), tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
+        packed, size = self._once(storage, tensor), tuple(tensor.shape)
+        return Saved(packed, tensor.dtype, tensor.device, size, tensor.stride(), offset)
 
     def _once(self, storage: torch.UntypedStorage, tensor: Tensor) -> Packed:
         if storage._cdata in self.packed:
@@ -82,5 +84,6 @@ class Packing:
     def _unpack(self, saved: Tensor | Saved) -> Tensor:
         if isinstance(saved, Tensor):
             return saved
-        whole = torch.empty(saved.packed.bytes // saved.dtype.itemsize, dtype=saved.dtype)
+        values = saved.packed.bytes // saved.dtype.itemsize
+        whole = torch.empty(values, dtype=saved.dtype, device=saved.device)
         return whole.as_strided(saved.size, saved.stride, saved.offset)

@@ -26,6 +26,8 @@ class Trace:
     """Most bytes alive at once in each moment of the step."""
     saved_for_backward_bytes: int
     """What the forward pass keeps for the backward pass, without weights."""
+    has_batch_norm: bool = False
+    """Some layer takes statistics over the micro-batch."""
 
     @property
     def peak_bytes(self) -> int:
@@ -81,7 +83,7 @@ def trace(build: Build, *, device: str = "meta") -> Trace:
                 optimizer.step()
             for optimizer in training.optimizers:
                 optimizer.zero_grad()
-    return Trace(dict(tracker.peaks), saved)
+    return Trace(dict(tracker.peaks), saved, training.has_batch_norm)
 
 
 def _micro_batches(training: Training, tracker: MemoryTracker) -> int:

@@ -9,6 +9,7 @@ from math import ceil
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from scalecli.accounting.memory.layout import Layout
 from scalecli.accounting.memory.pipeline import in_flight
@@ -35,6 +36,8 @@ class Training:
     accumulation: int = 1
     in_flight: int = 1
     """Micro-batches that forward is ahead of backward by, at most."""
+    has_batch_norm: bool = False
+    """Some layer takes statistics over the micro-batch."""
 
 
 Build = Callable[[], Training]
@@ -146,7 +149,10 @@ def foreign_training(
     batch = mapped(examples, lambda tensor: _as_weights(tensor, recipe).to("meta"))
     model = task.model.to(weight_type(recipe))
     return Training(
-        lambda _: task.losses(model, batch).mean(), make_optimizers(model, recipe), recipe.accumulation
+        lambda _: task.losses(model, batch).mean(),
+        make_optimizers(model, recipe),
+        recipe.accumulation,
+        has_batch_norm=any(isinstance(module, _BatchNorm) for module in model.modules()),
     )
 
 
