@@ -5,20 +5,23 @@ They need no process group and compute no values: what a rank receives is uninit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Collective = Callable[[Tensor, int], Tensor]
+
 
 def gather(x: Tensor, ranks: int) -> Tensor:
     """The parts of a sequence that `ranks` ranks hold, put together."""
-    return applied(_Gather, x, ranks) if ranks > 1 else x
+    return applied(_Resized, x, ranks, gathered, scattered) if ranks > 1 else x
 
 
 def scatter(x: Tensor, ranks: int) -> Tensor:
     """This rank's part of the sequence, of the sum of all ranks' tensors."""
-    return applied(_Scatter, x, ranks) if ranks > 1 else x
+    return applied(_Resized, x, ranks, scattered, gathered) if ranks > 1 else x
 
 
 def exchange(x: Tensor) -> Tensor:
@@ -39,30 +42,17 @@ def applied(function: type[torch.autograd.Function], *inputs: object) -> Tensor:
     return result
 
 
-class _Gather(torch.autograd.Function):
-    """The parts of a sequence that `ranks` ranks hold; backward sums and scatters the gradient."""
+class _Resized(torch.autograd.Function):
+    """What `there` makes of a tensor between `ranks` ranks; backward takes the gradient `back`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ranks: int) -> Tensor:
-        ctx.ranks = ranks
-        return gathered(x, ranks)
+    def forward(ctx: Any, x: Tensor, ranks: int, there: Collective, back: Collective) -> Tensor:
+        ctx.ranks, ctx.back = ranks, back
+        return there(x, ranks)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return scattered(grad, ctx.ranks), None
-
-
-class _Scatter(torch.autograd.Function):
-    """The sum of all ranks' tensors, of which each rank gets its part; backward gathers the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ranks: int) -> Tensor:
-        ctx.ranks = ranks
-        return scattered(x, ranks)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return gathered(grad, ctx.ranks), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return ctx.back(grad, ctx.ranks), None, None, None
 
 
 class _Exchange(torch.autograd.Function):

@@ -87,10 +87,10 @@ def attention(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor
 
 
 @attention.register_fake
-def _(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+def attention_result(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+    """Room for output and log-sum-exp."""
     batch, length, width = packed.shape
-    head_dim = width // (heads + 2 * kv_heads)
-    out = packed.new_empty(batch, length, heads * head_dim)
+    out = packed.new_empty(batch, length, heads * (width // (heads + 2 * kv_heads)))
     return out, packed.new_empty(batch, heads, length, dtype=torch.float32)
 
 

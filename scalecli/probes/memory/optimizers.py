@@ -129,24 +129,25 @@ def _moments(p: Tensor, recipe: Recipe, count: int) -> Tensors:
     return [torch.zeros_like(p, dtype=STORED_TYPES[recipe.moment_bytes[i]]) for i in range(count)]
 
 
-def _adamw(params: Tensors, gradients: Tensors, states: States) -> None:
+def _moved_moments(gradients: Tensors, states: States) -> tuple[Tensors, Tensors]:
+    """Both moments follow the gradients; the first one, and the root of the second."""
     means, squares = ([state[i] for state in states] for i in range(2))
     torch._foreach_lerp_(means, gradients, 1 - LOW)
     torch._foreach_mul_(squares, HIGH)
     torch._foreach_addcmul_(squares, gradients, gradients, 1 - HIGH)
-    roots = torch._foreach_sqrt(squares)
+    roots = list(torch._foreach_sqrt(squares))
     torch._foreach_add_(roots, EPSILON)
+    return means, roots
+
+
+def _adamw(params: Tensors, gradients: Tensors, states: States) -> None:
+    means, roots = _moved_moments(gradients, states)
     torch._foreach_addcdiv_(params, means, roots, -RATE)
 
 
 def _lamb(params: Tensors, gradients: Tensors, states: States) -> None:
     """You et al., 1904.00962, algorithm 2."""
-    means, squares = ([state[i] for state in states] for i in range(2))
-    torch._foreach_lerp_(means, gradients, 1 - LOW)
-    torch._foreach_mul_(squares, HIGH)
-    torch._foreach_addcmul_(squares, gradients, gradients, 1 - HIGH)
-    roots = torch._foreach_sqrt(squares)
-    torch._foreach_add_(roots, EPSILON)
+    means, roots = _moved_moments(gradients, states)
     updates = torch._foreach_div(means, roots)
     torch._foreach_mul_(updates, RATE)
     torch._foreach_sub_(params, updates)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scalecli.accounting.memory.contrastive import contrastive_bytes
 from scalecli.probes.memory.collectives import applied, gathered, scattered
+from scalecli.probes.memory.kernels import attention_result
 from scalecli.probes.memory.packing import copied
 
 Gradient = Tensor | None
@@ -120,12 +121,7 @@ def ring_result(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tens
     raise AssertionError("only for the meta device")
 
 
-@ring_result.register_fake
-def _(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
-    batch, length, width = packed.shape
-    size = width // (heads + 2 * kv_heads)
-    out = packed.new_empty(batch, length, heads * size)
-    return out, packed.new_empty(batch, heads, length, dtype=torch.float32)
+ring_result.register_fake(attention_result)
 
 
 class _EightBitProduct(torch.autograd.Function):
