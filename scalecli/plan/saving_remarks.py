@@ -11,7 +11,8 @@ from scalecli.accounting.memory.weights import all_weights, trained, weight_coun
 from scalecli.accounting.shape import ModelShape
 from scalecli.plan.steptime import HOST_BANDWIDTH, StepTime
 
-Warning = tuple[str, str]
+Said = tuple[str, str]
+"""A warning's code and message."""
 
 # Largest and smallest positive value of E4M3, in which operands of products are kept (micikevicius2022, table 1).
 FP8_RANGE = (2**-9, 448)
@@ -19,7 +20,7 @@ FP8_RANGE = (2**-9, 448)
 SHARDS_SAVE = 8
 
 
-def remark_on_training(shape: ModelShape, recipe: Recipe) -> Iterator[Warning]:
+def remark_on_training(shape: ModelShape, recipe: Recipe) -> Iterator[Said]:
     """About adapters, number formats, and gradients that are not those of plain training."""
     if recipe.lora_rank:
         r = recipe.lora_rank
@@ -59,7 +60,7 @@ def remark_on_training(shape: ModelShape, recipe: Recipe) -> Iterator[Warning]:
         )
 
 
-def remark_on_offloading(layout: Layout, layers: int, step: StepTime | None) -> Iterator[Warning]:
+def remark_on_offloading(layout: Layout, layers: int, step: StepTime | None) -> Iterator[Said]:
     """The bandwidth that hides the traffic (rajbhandari2021, section 4), and how many layers' activations hide behind
     the link that there usually is (wu2024ssdtrain): the others are better kept or recomputed."""
     if layout.offload == "none" or step is None:
@@ -76,7 +77,7 @@ def remark_on_offloading(layout: Layout, layers: int, step: StepTime | None) -> 
     yield "W-OFFLOAD", message
 
 
-def remark_on_activations(estimate: MemoryEstimate) -> Iterator[Warning]:
+def remark_on_activations(estimate: MemoryEstimate) -> Iterator[Said]:
     """Where activations are most of what does not fit."""
     saved = next((term.bytes for term in estimate.terms if term.name == "saved activations"), 0)
     if saved > estimate.peak_bytes / 2:
