@@ -7,11 +7,9 @@ import pytest
 
 from scalecli.errors import NoOptimum, NotIdentified
 from scalecli.fitters.fit import FitOptions, fit_law
-from scalecli.fitters.landscape.compute import excess_compute
 from scalecli.fitters.landscape.exponentials import around
 from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.law import names, values, with_values
-from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 from scalecli.fitters.resample import Clusters
@@ -180,13 +178,6 @@ def test_a_fit_resamples_settings_whatever_it_is_told(grid, quadratic):
         LandscapeTwoStage, x, y, groups=np.arange(y.size), options=FitOptions(draws=20, diagnose=False)
     )
     assert fit.groups == 9
-
-
-def test_excess_in_compute():
-    law = Chinchilla(E=1.7, A=400.0, B=1000.0, alpha=0.34, beta=0.34)
-    reducible = float(law.predict({"params": np.array([1e9]), "tokens": np.array([2e10])})[0]) - 1.7
-    # reducible loss falls as C^-0.17, so that 1 % of it is worth 1/17 of a log
-    assert excess_compute(0.01 * reducible, law, 1e9, 2e10) == pytest.approx(1 / 17, rel=1e-4)
 
 
 def test_noise_alone_is_no_landscape(grid, basin):
