@@ -213,11 +213,11 @@ class DesignDocument(_Open):
     """`design --json`: the answer today and the interval each plan would leave; `runs`: edges, then the best's."""
 
     schema_name: Literal["scalecli/design/1"] = Field(alias="schema")
-    law: str
-    answer: _Answer
-    budget_flops: float
+    law: str | None
+    answer: _Answer | None = Field(description="null for the edges of a grid alone")
+    budget_flops: float | None
     flops_per_second: float | None
-    interval: float
+    interval: float | None
     edges: list[dict[str, float]]
     plans: list[_Design]
     best: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,14 @@ from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
 from scalecli.fitters.frontier import untuned_runs
 from scalecli.fitters.identify import Notice, check_runs
-from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
+from scalecli.fitters.landscape.runs import read_grid
+from scalecli.fitters.law import (
+    Array,
+    EstimatedLaw,
+    GridLaw,
+    measured_column,
+    required_columns,
+)
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.proxies import small_proxies
@@ -60,7 +68,7 @@ def fit_runs(
     """
     require_one_family(table)
     table = table.with_derived(columns_of(law))
-    needed = table.columns(columns_of(law))
+    x, y, diverged = _read(table, law)
     clusters, chosen = _clusters(table, law, group)
     provenance = {
         "data_sha256": table.sha256,
@@ -71,10 +79,11 @@ def fit_runs(
     }
     found = fit_law(
         law,
-        needed,
-        needed[measured_column(law)],
+        x,
+        y,
         groups=clusters,
         loss_std=_loss_std(table, law),
+        diverged=diverged,
         options=options,
         provenance=provenance,
         rows_read=table.rows_read,
@@ -84,6 +93,7 @@ def fit_runs(
         *(Notice(note.code, note.message) for note in table.notes),
         *small_proxies(table),
         *untuned_runs(table, law),
+        *(mixed_recipes(table) if isinstance(law, GridLaw) else ()),
     )
     found = replace(found, warnings=found.warnings + told)
     return _with_definitions(found, table, law, options or FitOptions())
@@ -120,14 +130,36 @@ def require_one_family(table: RunTable) -> None:
                 )
 
 
+def _read(table: RunTable, law: type[Any]) -> tuple[dict[str, Array], Array, dict[str, Array] | None]:
+    """What the law is fitted to, (rows,) each: its inputs, the measured values, and inputs of runs that diverged."""
+    if not isinstance(law, GridLaw):
+        columns = table.columns(columns_of(law))
+        return {name: columns[name] for name in required_columns(law)}, columns[measured_column(law)], None
+    x, y = read_grid(table)
+    finished = np.isfinite(y)
+    used, lost = ({name: column[rows] for name, column in x.items()} for rows in (finished, ~finished))
+    return used, y[finished], lost
+
+
+def mixed_recipes(table: RunTable) -> Iterator[Notice]:
+    """A warning when one optimum is going to be fitted to runs of several recipes."""
+    for name in RECIPE:
+        said = Counter(table.frame[name].dropna()) if name in table.frame.columns else Counter()
+        if len(said) > 1:
+            counted = ", ".join(f"{value} in {count}" for value, count in said.most_common(4))
+            yield Notice(
+                "W-MIXED-RECIPE",
+                f"the runs differ in {name} ({counted} runs{', ...' if len(said) > 4 else ''}): the optimum is one for "
+                f"all of them; --where keeps the runs of one {name}",
+            )
+
+
 def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estimate:
     """The point estimate alone: what a fit costs without its draws and checks. Raises as `fit_runs` does."""
     check_options(law, options)
     require_one_family(table)
-    needed = table.with_derived(columns_of(law)).columns(columns_of(law))
-    x = {name: needed[name] for name in required_columns(law)}
-    y = needed[measured_column(law)]
-    check_runs(law, x, y, options.pins)
+    x, y, diverged = _read(table.with_derived(columns_of(law)), law)
+    check_runs(law, x, y, options.pins, diverged)
     data = Data(x, y, row_weights(x, y, _loss_std(table, law)).rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
     return estimate(law, data, Clusters.of(None, len(y)), method)
@@ -156,8 +188,11 @@ def _loss_std(table: RunTable, law: type[Any]) -> NDArray[np.float64] | None:
 
 
 def setup_of(table: RunTable) -> dict[str, Any]:
-    """The recipe columns on which all runs agree, and warm-up and final rate as shares of run and peak."""
-    fixed: dict[str, Any] = {}
+    """The recipe columns on which all runs agree, and warm-up and final rate as shares of run and peak.
+
+    `params_kind` is there where `params` holds another count than that of all weights.
+    """
+    fixed: dict[str, Any] = {} if table.params_kind is None else {"params_kind": table.params_kind}
     for name in RECIPE:
         if name in table.frame.columns:
             said = table.frame[name].dropna().unique()

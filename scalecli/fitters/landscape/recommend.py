@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from scalecli.errors import NoOptimum, NotIdentified
+from scalecli.errors import NotIdentified
+from scalecli.fitters.landscape.edges import no_optimum
 from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.landscape.holdout import Split, splits
 from scalecli.fitters.landscape.joint import (
@@ -112,11 +113,7 @@ def fit_point(settings: Settings) -> JointFit:
         fitted = fit_joint(settings, recipe)
         rate_inside, _ = inside_grid(fitted.optimum(), fitted.grid, settings)
     if not rate_inside.any():
-        raise NoOptimum(
-            f"in none of the {settings.count} (params, tokens) settings the best learning rate lies inside "
-            "what was tried",
-            hint="add learning rates beyond the best run of each setting: scalecli design",
-        )
+        raise no_optimum(settings)
     return fitted
 
 

@@ -1,4 +1,4 @@
-"""The rows of a batch and learning-rate grid by setting: same params, and same tokens but for rounding."""
+"""The rows of a batch and learning-rate grid by setting: one model on one number of tokens, but for rounding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ WINDOW = 0.15
 
 SOFTNESS = 0.02
 """Distance above the best at which a row's weight has fallen to 1/e [nats/token]."""
+
+VARIANT = "variant"
+"""Optional column: numbers what else tells settings apart, such as experts or a dataset."""
 
 ROUNDING = 0.05
 """Whole steps of a large batch round the tokens of one setting by up to this fraction."""
@@ -89,13 +92,14 @@ _SWEEP = "scalecli probe sweep with several --learning-rate and --batch-tokens a
 
 
 def label_settings(x: Columns) -> NDArray[np.intp]:
-    """Setting numbers (rows,), ordered by params, then tokens."""
+    """Setting numbers (rows,), ordered by params, then variant, then tokens."""
     log_params, log_tokens = np.log(x["params"]), np.log(x["tokens"])
-    order = np.lexsort((log_tokens, np.round(log_params, 9)))
-    new_size = np.abs(np.diff(log_params[order])) > 1e-9
+    variant = x.get(VARIANT, np.zeros(log_params.size))
+    order = np.lexsort((log_tokens, variant, np.round(log_params, 9)))
+    new_model = (np.abs(np.diff(log_params[order])) > 1e-9) | (np.diff(variant[order]) != 0)
     new_length = np.diff(log_tokens[order]) > np.log1p(ROUNDING)
     label = np.empty(order.size, dtype=np.intp)
-    label[order] = np.concatenate([[0], np.cumsum(new_size | new_length)])
+    label[order] = np.concatenate([[0], np.cumsum(new_model | new_length)])
     return label
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scalecli.fitters.landscape import queries
 from scalecli.fitters.landscape.recommend import draw_landscape, estimate_landscape
 from scalecli.fitters.landscape.search import lowest
-from scalecli.fitters.landscape.settings import group_settings, label_settings
+from scalecli.fitters.landscape.settings import VARIANT, group_settings, label_settings
 from scalecli.fitters.landscape.survey import settings_notices
 from scalecli.fitters.landscape.widen import widen
 from scalecli.fitters.law import Array, Columns, Param
@@ -37,6 +37,7 @@ class Landscape:
     inputs: ClassVar[tuple[str, ...]] = queries.INPUTS
     output: ClassVar[str] = "loss"
     required: ClassVar[tuple[str, ...]] = inputs
+    optional: ClassVar[tuple[str, ...]] = (VARIANT,)
     sources: ClassVar[tuple[str, ...]] = ("steplaw2025",)
 
     E: queries.Floor
@@ -104,10 +105,10 @@ class Landscape:
 
     @classmethod
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-        """A resample of settings for every row of `counts`, widened for how few settings there are."""
+        """A resample of settings for every row of `counts`, widened for how few settings there are, and for bends."""
         settings = group_settings(x, y)
         point, drawn = draw_landscape(settings, weights, counts, rng)
-        return widen(cls, drawn, point, settings.count)
+        return widen(cls, drawn, point, settings, rng)
 
     clusters = staticmethod(label_settings)
     notices = staticmethod(settings_notices)

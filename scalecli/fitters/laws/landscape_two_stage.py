@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from scalecli.fitters.landscape import queries
-from scalecli.fitters.landscape.settings import group_settings, label_settings
+from scalecli.fitters.landscape.settings import VARIANT, group_settings, label_settings
 from scalecli.fitters.landscape.survey import settings_notices
 from scalecli.fitters.landscape.two_stage import two_stage
 from scalecli.fitters.landscape.widen import widen
@@ -32,6 +32,7 @@ class LandscapeTwoStage:
     inputs: ClassVar[tuple[str, ...]] = queries.INPUTS
     output: ClassVar[str] = "loss"
     required: ClassVar[tuple[str, ...]] = inputs
+    optional: ClassVar[tuple[str, ...]] = (VARIANT,)
     sources: ClassVar[tuple[str, ...]] = ("steplaw2025",)
 
     E: queries.Floor
@@ -80,10 +81,10 @@ class LandscapeTwoStage:
 
     @classmethod
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-        """A resample of settings for every row of `counts`, widened for how few settings there are."""
+        """A resample of settings for every row of `counts`, widened for how few settings there are, and for bends."""
         settings = group_settings(x, y)
         point = two_stage(settings, weights[None])[0]
-        return widen(cls, two_stage(settings, weights * counts), point, settings.count)
+        return widen(cls, two_stage(settings, weights * counts), point, settings, rng)
 
     clusters = staticmethod(label_settings)
     notices = staticmethod(settings_notices)
