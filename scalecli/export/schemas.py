@@ -72,6 +72,13 @@ class FitDocument(_Open):
     provenance: dict[str, Any]
 
 
+class _Knob(_Open):
+    value: float
+    low: float | None
+    high: float | None
+    flat_range: tuple[float, float] = Field(description="loss within 0.1 % of the best")
+
+
 class _Point(_Open):
     at: dict[str, float]
     value: float | None
@@ -79,6 +86,9 @@ class _Point(_Open):
     high: float | None
     interval: float
     extrapolation: float | None
+    optimum: dict[str, _Knob | None] | None = Field(
+        default=None, description="of a landscape, for the batch_tokens and learning_rate that were left out"
+    )
 
 
 class PredictionDocument(_Open):

@@ -221,6 +221,6 @@ def _agreed(
 
 
 def points_of(table: RunTable, inputs: Sequence[str]) -> list[dict[str, float]]:
-    """The rows of a table of points as law inputs."""
-    columns = table.columns(inputs)
-    return [{name: float(columns[name][i]) for name in inputs} for i in range(len(table))]
+    """The rows of a table of points as law inputs, as far as it has them."""
+    columns = table.columns([name for name in inputs if name in table.frame.columns])
+    return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(table))]

@@ -11,13 +11,11 @@ import numpy as np
 from scalecli.errors import NotIdentified
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
+from scalecli.fitters.landscape.flat_range import FLAT
 from scalecli.plan.document import Budget
 from scalecli.plan.fits import FitSet
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
-
-# Within this share of the loss two settings count as equally good: seeds of one run differ by about as much.
-FLAT_TOLERANCE = 1e-3
 
 
 def has_batch(fit: Fit, target: Target) -> bool:
@@ -27,13 +25,13 @@ def has_batch(fit: Fit, target: Target) -> bool:
 
 def flat_batches(fit: Fit, target: Target) -> tuple[float, float] | None:
     """Batches [tokens] within 0.1 % of the least loss; None where the runs do not say."""
-    found = fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).batch_tokens
+    found = fit.law.flat_range(target.params, target.tokens, FLAT).batch_tokens
     return None if found is None else (float(found[0]), float(found[1]))
 
 
 def flat_rates(fit: Fit, target: Target) -> tuple[float, float]:
     """Learning rates within 0.1 % of the least loss, at the best batch."""
-    low, high = fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).learning_rate
+    low, high = fit.law.flat_range(target.params, target.tokens, FLAT).learning_rate
     return float(low), float(high)
 
 

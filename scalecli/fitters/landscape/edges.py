@@ -6,6 +6,7 @@ import numpy as np
 
 from scalecli.errors import NoOptimum
 from scalecli.fitters.landscape.settings import Settings
+from scalecli.fitters.landscape.vertex import levels
 from scalecli.fitters.law import Array
 
 OUTERMOST = {"below": "lowest", "above": "highest"}
@@ -22,10 +23,25 @@ def missing_side(log_tried: Array, loss: Array) -> str:
     return {0: "below", value.size - 1: "above"}.get(int(best), "")
 
 
+def rate_sides(settings: Settings) -> list[str]:
+    """The missing side of the learning rate in every setting that was trained at several."""
+    rows = [settings.label == s for s in range(settings.count)]
+    return [
+        missing_side(settings.log_rate[of], settings.loss[of])
+        for of in rows
+        if levels(settings.log_rate[of]) > 1
+    ]
+
+
+def one_sided(settings: Settings) -> bool:
+    """Whether the best run has the outermost learning rate in every setting, and on the same side in all."""
+    sides = set(rate_sides(settings))
+    return len(sides) == 1 and "" not in sides
+
+
 def no_optimum(settings: Settings) -> NoOptimum:
     """The error for a grid whose best learning rates all lie outside what was tried, with the side in numbers."""
-    rows = [settings.label == s for s in range(settings.count)]
-    sides = [missing_side(settings.log_rate[of], settings.loss[of]) for of in rows]
+    sides = rate_sides(settings)
     counted = [f"the {name} in {sides.count(side)}" for side, name in OUTERMOST.items() if side in sides]
     edge = f": the best run has {' and '.join(counted)}" if counted else ""
     return NoOptimum(

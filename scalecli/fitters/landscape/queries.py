@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from scalecli.errors import NotIdentified
-from scalecli.fitters.landscape.flat_range import FlatRange
+from scalecli.fitters.landscape.flat_range import FLAT, FlatRange
 from scalecli.fitters.landscape.search import crossing
 from scalecli.fitters.law import Array, Columns, Param
 
@@ -53,7 +53,7 @@ def optimal_learning_rate(law: Any, params: Array | float, tokens: Array | float
 def optimal_batch_tokens(law: Any, params: Array | float, tokens: Array | float) -> Array:
     """batch*(N, D) [tokens]. Raises `NotIdentified` where the runs do not determine it."""
     _require_batch(law)
-    return _central_batch(law, params, tokens)
+    return central_batch(law, params, tokens)
 
 
 def optimal_learning_rate_at(
@@ -61,7 +61,7 @@ def optimal_learning_rate_at(
 ) -> Array:
     """The rate re-tuned for this batch. Raises `NotIdentified` where the runs did not vary the batch."""
     _require_batch(law)
-    v = np.log(batch_tokens / _central_batch(law, params, tokens))
+    v = np.log(batch_tokens / central_batch(law, params, tokens))
     rate: Array = optimal_learning_rate(law, params, tokens) * np.exp(law.bottom(v))
     return rate
 
@@ -79,7 +79,7 @@ def excess_loss(
 
 
 def flat_range(
-    law: Any, params: Array | float, tokens: Array | float, tolerance: Array | float = 1e-3
+    law: Any, params: Array | float, tokens: Array | float, tolerance: Array | float = FLAT
 ) -> FlatRange:
     """Where the loss stays within this fraction of its optimum."""
     rate = optimal_learning_rate(law, params, tokens)
@@ -87,7 +87,7 @@ def flat_range(
     rates = _ends(rate, lambda u: law.excess(u, 0.0), nats)
     if not _has_batch(law):
         return FlatRange(None, rates)
-    batch = _central_batch(law, params, tokens)
+    batch = central_batch(law, params, tokens)
     return FlatRange(_ends(batch, lambda v: law.excess(law.bottom(v), v), nats), rates)
 
 
@@ -100,7 +100,7 @@ def offsets(
 ) -> tuple[Array, Array]:
     """u and v."""
     u = np.log(learning_rate / optimal_learning_rate(law, params, tokens))
-    return u, np.log(batch_tokens / _central_batch(law, params, tokens))
+    return u, np.log(batch_tokens / central_batch(law, params, tokens))
 
 
 def centre_gradient(law: Any, x: Columns, by_rate: Array, by_batch: Array) -> list[Array]:
@@ -140,6 +140,7 @@ def _require_batch(law: Any) -> None:
         )
 
 
-def _central_batch(law: Any, params: Array | float, tokens: Array | float) -> Array:
+def central_batch(law: Any, params: Array | float, tokens: Array | float) -> Array:
+    """batch*, or where the runs do not determine it the batch that they used [tokens]."""
     batch: Array = law.batch_scale * params**law.batch_params * tokens**law.batch_tokens
     return batch

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from scalecli.errors import NotIdentified
-from scalecli.fitters.landscape.edges import no_optimum
+from scalecli.fitters.landscape.edges import no_optimum, one_sided
 from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.landscape.holdout import Split, splits
 from scalecli.fitters.landscape.joint import (
@@ -33,6 +34,9 @@ VARIANTS = tuple(
 
 DECISIVE = 0.5
 """A variant replaces the default where its score is below this fraction of it: smaller differences are noise."""
+
+REMEMBERED = 4
+"""Grids whose fit is kept."""
 
 LEAST_SHARE = 1e-3
 """A beta distribution needs both shares to be positive."""
@@ -97,8 +101,12 @@ def _parameters(drawn: JointFit, optimum: Optimum, settings: Settings, weights: 
     return np.concatenate([_tuned_loss(drawn, settings, weights), rate, batch, shape], axis=1)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def fit_point(settings: Settings) -> JointFit:
-    """Both forms by the best recipe; without the batch where its optimum lies outside every setting's batches."""
+    """Both forms by the best recipe; without the batch where its optimum lies outside every setting's batches.
+
+    Remembered, for the point estimate, its draws and the checks of a fit all start from it.
+    """
     recipe = choose_recipe(settings)
     fitted = fit_joint(settings, recipe)
     if evidence(settings, fitted) < 1:
@@ -112,7 +120,7 @@ def fit_point(settings: Settings) -> JointFit:
         recipe = replace(recipe, batch=False)
         fitted = fit_joint(settings, recipe)
         rate_inside, _ = inside_grid(fitted.optimum(), fitted.grid, settings)
-    if not rate_inside.any():
+    if one_sided(settings) or not rate_inside.any():
         raise no_optimum(settings)
     return fitted
 

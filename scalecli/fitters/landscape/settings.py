@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,12 @@ ROUNDING = 0.05
 """Whole steps of a large batch round the tokens of one setting by up to this fraction."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """A grid in logs. `label` (rows,): the row's setting; `log_params`, `log_tokens`, `best`: (settings,)."""
+    """A grid in logs. `label` (rows,): the row's setting; `log_params`, `log_tokens`, `best`: (settings,).
+
+    Grids of equal runs are equal, so that what was fitted to one can be remembered.
+    """
 
     label: NDArray[np.intp]
     log_params: Array
@@ -34,6 +37,16 @@ class Settings:
     log_rate: Array
     loss: Array
     best: Array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @property
+    def _content(self) -> tuple[bytes, ...]:
+        return tuple(getattr(self, field.name).tobytes() for field in fields(self))
 
     @property
     def count(self) -> int:

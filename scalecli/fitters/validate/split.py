@@ -68,7 +68,7 @@ def hold_out_table(train: RunTable, heldout: RunTable) -> Split:
 def scale_of_runs(table: RunTable) -> tuple[str, Array]:
     """The axis that orders runs from small to large, and where each lies on it, (rows,): FLOPs where they are
     known, else the product of the sizes that are."""
-    with np.errstate(over="ignore"):  # infinite scales are refused below
+    with np.errstate(over="ignore", divide="ignore"):  # scales that are no numbers are refused below
         table = table.with_derived(["flops"])
         known = {name: table.columns([name])[name] for name in _complete(table, ["flops", *GROWING])}
         columns = with_compute(known)
