@@ -1,12 +1,14 @@
 """Recommended batch and learning rate beyond the grid they were fitted on: excess loss and coverage.
 
     python benchmarks/landscape.py worlds --count 25        excess loss, all ways side by side
+    python benchmarks/landscape.py dense --count 6          on grids of the size of a public one, three hold-outs
     python benchmarks/landscape.py coverage --count 167     coverage of the intervals, half the worlds in the family
-    python benchmarks/landscape.py table RUNS.csv           the same on a recorded grid, largest settings held out
+    python benchmarks/landscape.py table [RUNS.csv]         on a recorded grid, the largest settings held out
 
-Synthetic worlds are seeded and their optimum is known (landscape_worlds.py); on a recorded grid a recommendation is
-scored by a cubic surface through each held-out setting, and one outside its box is a failure. Variants are chosen
-without the held-out settings.
+Synthetic worlds are seeded and their optimum is known (landscape_worlds.py); on a recorded grid (by default our own,
+tests/data/cpu_landscape) a recommendation is scored by a cubic surface through each held-out setting. A recommendation
+outside the batches and rates that a held-out setting was trained at is a failure. Variants are chosen without the
+held-out settings.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from landscape_worlds import KINDS, make_world
+from landscape_worlds import DENSE, KINDS, make_world
 
 from scalecli.data.catalogue import presets
 from scalecli.data.tables import read_runs
 from scalecli.errors import FitError
 from scalecli.fitters.landscape.grid import Grid, Optimum, place
 from scalecli.fitters.landscape.joint import Recipe, fit_basin, fit_exponentials
+from scalecli.fitters.landscape.queries import INPUTS
 from scalecli.fitters.landscape.recommend import fit_point
-from scalecli.fitters.landscape.settings import Settings, group_settings
+from scalecli.fitters.landscape.settings import group_settings
 from scalecli.fitters.landscape.surface import fit_surface
 from scalecli.fitters.law import Array, with_values
 from scalecli.fitters.laws.landscape import Landscape
@@ -37,7 +40,7 @@ TRAINED = [(params, params * ratio) for params in (6e7, 1.2e8, 2.15e8, 4.3e8) fo
 TARGETS = [(1.07e9, 2e10), (1.07e9, 1e11), (4.3e8, 1e11), (2e9, 4e10)]
 COVERAGE_TRAINED = [(params, params * ratio) for params in (6e7, 1.6e8, 4.3e8) for ratio in (10, 30, 100)]
 COVERAGE_TARGETS = [(1.07e9, 2e10), (2e9, 8e10)]
-INPUTS = ("params", "tokens", "batch_tokens", "learning_rate")
+OWN = Path(__file__).parents[1] / "tests" / "data" / "cpu_landscape" / "runs.csv"
 
 Ask = Callable[[float, float], tuple[float, float]]
 """Params, tokens -> batch [tokens], learning rate; NaN where it has no answer."""
@@ -181,36 +184,92 @@ def _draws(
     return law.draws(x, y, np.ones(y.size), counts, rng)
 
 
-def run_table(path: Path, held: int) -> None:
-    """Hold out the `held` settings with the most compute."""
-    table = read_runs(path)
+Setting = tuple[float, float]
+
+
+def hold_outs(settings: list[Setting]) -> dict[str, set[Setting]]:
+    """A third and half of the settings, those of most compute, and the largest models: a third of the sizes."""
+    by_compute = sorted(settings, key=lambda setting: setting[0] * setting[1])
+    sizes = sorted({params for params, _ in settings})
+    third, half, models = len(settings) // 3, len(settings) // 2, max(1, len(sizes) // 3)
+    return {
+        f"{third} largest settings": set(by_compute[-third:]),
+        f"{models} largest models": {setting for setting in settings if setting[0] in sizes[-models:]},
+        f"{half} largest settings": set(by_compute[-half:]),
+    }
+
+
+def held_rows(x: dict[str, Array], held: set[Setting]) -> Array:
+    """Which rows are of held-out settings, (rows,); tokens are rounded to whole steps."""
+    return np.array(
+        [
+            any(np.allclose(row, setting, rtol=0.02) for setting in held)
+            for row in zip(x["params"], x["tokens"], strict=True)
+        ]
+    )
+
+
+def run_dense(count: int, first: int, scatter: float) -> None:
+    """Every world's dense grid with every hold-out, scored by the true surface."""
+    total: dict[str, dict[str, list[float]]] = {}
+    for kind in KINDS:
+        for seed in range(first, first + count):
+            world = make_world(seed, kind, scatter)
+            x, y = world.runs(DENSE, batch_step=2**0.5)
+            for called, held in hold_outs(DENSE).items():
+                large = held_rows(x, held)
+                answers = ways({name: column[~large] for name, column in x.items()}, y[~large])
+                for params, tokens in held:
+                    tried = held_rows(x, {(params, tokens)})
+                    loss = world.tuned_loss(np.array(params), np.array(tokens))
+                    for name, ask in answers.items():
+                        batch, rate = ask(params, tokens)
+                        off = float(world.excess(params, tokens, np.array(batch), np.array(rate))[0] / loss)
+                        inside = _within(batch, x["batch_tokens"][tried]) and _within(
+                            rate, x["learning_rate"][tried]
+                        )
+                        total.setdefault(called, {}).setdefault(name, []).append(off if inside else np.inf)
+        print(f"{kind}: {count} worlds", flush=True)
+    for called, excess in total.items():
+        print(f"\n{called} held out")
+        report(excess)
+
+
+def _within(value: float, tried: Array) -> bool:
+    return bool(tried.min() <= value <= tried.max())
+
+
+def run_table(path: Path) -> None:
+    """Every hold-out of a recorded grid, scored by a surface through each held-out setting."""
+    table = read_runs(path, require=[*INPUTS, "loss"])
     columns = table.columns([*INPUTS, "loss"])
     x, y = {name: columns[name] for name in INPUTS}, columns["loss"]
     settings = group_settings(x, y)
-    order = np.argsort(settings.log_params + settings.log_tokens)
-    large = np.isin(settings.label, order[-held:])
-    answers = ways({name: column[~large] for name, column in x.items()}, y[~large])
-    excess: dict[str, list[float]] = {}
-    for s in order[-held:]:
-        setting: Settings = settings.select(settings.label == s)
-        surface = fit_surface(setting)
-        if surface is None:
-            print(f"params {np.exp(settings.log_params[s]):.3g}: too few runs for a surface")
-            continue
-        for name, ask in answers.items():
-            batch, rate = np.log(ask(np.exp(settings.log_params[s]), np.exp(settings.log_tokens[s])))
-            off = surface.excess(np.array([rate]), np.array([batch]))[0] / surface.lowest
-            excess.setdefault(name, []).append(float(off))
-    print(f"{path}: {y.size} runs, {settings.count} settings, {held} held out")
-    report(excess)
+    places = list(zip(np.exp(settings.log_params), np.exp(settings.log_tokens), strict=True))
+    print(f"{path}: {y.size} runs, {settings.count} settings")
+    for called, held in hold_outs(places).items():
+        large = held_rows(x, held)
+        answers = ways({name: column[~large] for name, column in x.items()}, y[~large])
+        excess: dict[str, list[float]] = {}
+        for setting in held:
+            surface = fit_surface(settings.select(held_rows(x, {setting})))
+            if surface is None:
+                print(f"params {setting[0]:.3g}, tokens {setting[1]:.3g}: too few runs for a surface")
+                continue
+            for name, ask in answers.items():
+                batch, rate = np.log(ask(*setting))
+                off = surface.excess(np.array([rate]), np.array([batch]))[0] / surface.lowest
+                excess.setdefault(name, []).append(float(off))
+        print(f"\n{called} held out")
+        report(excess)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mode", choices=("worlds", "coverage", "table"))
-    parser.add_argument("runs", nargs="?", type=Path)
+    parser.add_argument("mode", choices=("worlds", "dense", "coverage", "table"))
+    parser.add_argument("runs", nargs="?", type=Path, default=OWN)
     parser.add_argument(
         "--count",
         type=int,
@@ -219,15 +278,17 @@ def main() -> None:
     )
     parser.add_argument("--first", type=int, default=10_000, help="first seed")
     parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--hold-out", type=int, default=3, help="settings held out of a table")
+    parser.add_argument("--scatter", type=float, default=0.1, help="of optima about their laws, in logs")
     parser.add_argument("--two-stage", action="store_true", help="coverage of landscape-two-stage")
     chosen = parser.parse_args()
     if chosen.mode == "worlds":
         run_worlds(chosen.count, chosen.first)
     elif chosen.mode == "coverage":
         run_coverage(chosen.count, chosen.first, chosen.draws, chosen.two_stage)
+    elif chosen.mode == "dense":
+        run_dense(chosen.count, chosen.first, chosen.scatter)
     else:
-        run_table(chosen.runs, chosen.hold_out)
+        run_table(chosen.runs)
 
 
 if __name__ == "__main__":

@@ -244,6 +244,7 @@ class _CriticalFigure(_Open):
 
 
 class _CriticalTarget(_Open):
+    params: float | None
     loss: float
     batches: int
     status: Literal["identified", "not identified"]
@@ -251,6 +252,7 @@ class _CriticalTarget(_Open):
     S_min: Interval | None
     E_min: Interval | None
     critical: list[_CriticalFigure]
+    noise_scale_tokens: Interval | None
     noise_scale_over_critical: float | None
 
 
