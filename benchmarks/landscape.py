@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +25,10 @@ from scalecli.data.tables import read_runs
 from scalecli.errors import FitError
 from scalecli.fitters.landscape.grid import Grid, Optimum, place
 from scalecli.fitters.landscape.joint import Recipe, fit_basin, fit_exponentials
+from scalecli.fitters.landscape.judged import Ask, judge
 from scalecli.fitters.landscape.queries import INPUTS
 from scalecli.fitters.landscape.recommend import fit_point
 from scalecli.fitters.landscape.settings import group_settings
-from scalecli.fitters.landscape.surface import fit_surface
 from scalecli.fitters.law import Array, with_values
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
@@ -41,9 +40,6 @@ TARGETS = [(1.07e9, 2e10), (1.07e9, 1e11), (4.3e8, 1e11), (2e9, 4e10)]
 COVERAGE_TRAINED = [(params, params * ratio) for params in (6e7, 1.6e8, 4.3e8) for ratio in (10, 30, 100)]
 COVERAGE_TARGETS = [(1.07e9, 2e10), (2e9, 8e10)]
 OWN = Path(__file__).parents[1] / "tests" / "data" / "cpu_landscape" / "runs.csv"
-
-Ask = Callable[[float, float], tuple[float, float]]
-"""Params, tokens -> batch [tokens], learning rate; NaN where it has no answer."""
 
 
 def ways(x: dict[str, Array], y: Array) -> dict[str, Ask]:
@@ -250,18 +246,10 @@ def run_table(path: Path) -> None:
     for called, held in hold_outs(places).items():
         large = held_rows(x, held)
         answers = ways({name: column[~large] for name, column in x.items()}, y[~large])
-        excess: dict[str, list[float]] = {}
-        for setting in held:
-            surface = fit_surface(settings.select(held_rows(x, {setting})))
-            if surface is None:
-                print(f"params {setting[0]:.3g}, tokens {setting[1]:.3g}: too few runs for a surface")
-                continue
-            for name, ask in answers.items():
-                batch, rate = np.log(ask(*setting))
-                off = surface.excess(np.array([rate]), np.array([batch]))[0] / surface.lowest
-                excess.setdefault(name, []).append(float(off))
         print(f"\n{called} held out")
-        report(excess)
+        report(
+            {name: [j.excess for j in judge(settings.select(large), ask)] for name, ask in answers.items()}
+        )
 
 
 def main() -> None:

@@ -123,6 +123,22 @@ class _Choice(_Open):
     unusable: list[_UnusableLaw]
 
 
+class _Recommended(_Open):
+    params: float
+    tokens: float
+    batch_tokens: float
+    learning_rate: float
+    excess: float | None = Field(description="of the least loss; null outside the tried batches and rates")
+
+
+class _Recommendation(_Open):
+    settings: int
+    outside: int
+    mean_excess: float | None
+    worst_excess: float | None
+    points: list[_Recommended]
+
+
 class ValidationDocument(_Open):
     """`validate --json`; `choice` says how `--law auto` chose inside the training runs."""
 
@@ -136,6 +152,9 @@ class ValidationDocument(_Open):
     coverage: float | None
     interval: float
     points: list[_Held]
+    recommendation: _Recommendation | None = Field(
+        default=None, description="of a landscape: its optimum judged by the held-out settings"
+    )
     choice: _Choice | None = None
     warnings: list[Warning] = Field(default_factory=list)
 

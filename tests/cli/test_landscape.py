@@ -223,3 +223,18 @@ def test_a_target_far_beyond_the_runs_is_uncalibrated(grid: pd.DataFrame, fitted
     assert {"batch", "learning rate"} <= marked
     assert "tokens 388× beyond the runs" in _message(plan, "W-UNCALIBRATED-INTERVAL")
     assert plan["presets"]
+
+
+def test_recommendations_are_judged_by_settings_that_were_held_out(
+    grid: pd.DataFrame, tmp_path: Path
+) -> None:
+    file = tmp_path / "runs.csv"
+    words = ["validate", file, "--law", "landscape", "--draws", "20", "--hold-out-largest", "params:1"]
+    grid.to_csv(file, index=False)
+    found = document(*words)
+    Draft202012Validator(document_schema("validation")).validate(found)
+    judged = found["recommendation"]
+    assert (judged["settings"], judged["outside"]) == (2, 0)
+    assert judged["worst_excess"] < 5e-4
+    assert [point["params"] for point in judged["points"]] == pytest.approx([4.3e8, 4.3e8])
+    assert "judged by their runs" in run(*words).stdout

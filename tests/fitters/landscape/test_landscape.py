@@ -9,6 +9,8 @@ from scalecli.errors import NoOptimum, NotIdentified
 from scalecli.fitters.fit import FitOptions, fit_law
 from scalecli.fitters.landscape.exponentials import around
 from scalecli.fitters.landscape.grid import Grid, Optimum
+from scalecli.fitters.landscape.judged import judge
+from scalecli.fitters.landscape.settings import group_settings
 from scalecli.fitters.law import names, values, with_values
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
@@ -185,3 +187,21 @@ def test_noise_alone_is_no_landscape(grid, basin):
     noise = 3.0 + 0.02 * np.random.default_rng(3).standard_normal(y.size)
     with pytest.raises(NotIdentified, match="more than its noise"):
         fitted(x, noise)
+
+
+def test_a_recommendation_is_judged_by_a_surface_and_fails_outside_what_was_tried(grid, basin):
+    x, y = grid(basin, noise=0.001, sizes=(1e8,), ratios=(20, 80))
+    settings = group_settings(x, y)
+
+    def off(rate: float, batch: float):
+        def ask(params, tokens):
+            best_batch = float(basin.optimal_batch_tokens(params, tokens))
+            return best_batch * batch, float(basin.optimal_learning_rate(params, tokens)) * rate
+
+        return [each.excess for each in judge(settings, ask)]
+
+    assert max(off(1.0, 1.0)) < 5e-4
+    truth = basin.excess(np.log(2.0), np.log(0.5)) / basin.tuned_loss(1e8, 2e9)
+    assert off(2.0, 0.5)[0] == pytest.approx(float(truth), rel=0.15)
+    assert off(1.0, 100.0) == [np.inf, np.inf]
+    assert off(float("nan"), 1.0) == [np.inf, np.inf]
