@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.law import names, values, with_values
+from scalecli.fitters.laws.chinchilla import Chinchilla
 
 TWO_STAGE = "landscape-two-stage"
 
@@ -25,6 +27,11 @@ class FitSet:
     surge: Fit | None = None
 
     @property
+    def loss_law(self) -> Fit | None:
+        """What predicts the loss over params and tokens: the loss law, else the tuned loss of the landscape."""
+        return self.loss or (None if self.landscape is None else _tuned_loss(self.landscape))
+
+    @property
     def all(self) -> list[Fit]:
         every = (self.loss, self.landscape, self.two_stage, self.critical_batch, self.noise_scale, self.surge)
         return [fit for fit in every if fit is not None]
@@ -39,6 +46,14 @@ class FitSet:
             if fit is not None and fit.provenance.get("setup"):
                 return dict(fit.provenance["setup"])
         return {}
+
+
+def _tuned_loss(landscape: Fit) -> Fit:
+    """The tuned loss inside a landscape as a fit of its own."""
+    order = names(type(landscape.law))
+    own = [order.index(name) for name in names(Chinchilla)]
+    law = with_values(Chinchilla, values(landscape.law)[own])
+    return replace(landscape, law=law, draws=landscape.draws[:, own])
 
 
 def question(fit: Fit) -> str:

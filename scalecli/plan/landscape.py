@@ -25,13 +25,15 @@ def has_batch(fit: Fit, target: Target) -> bool:
 
 def flat_batches(fit: Fit, target: Target) -> tuple[float, float] | None:
     """Batches [tokens] within 0.1 % of the least loss; None where the runs do not say."""
-    found = fit.law.flat_range(target.params, target.tokens, FLAT).batch_tokens
+    here = target.counted(fit)
+    found = fit.law.flat_range(here.params, here.tokens, FLAT).batch_tokens
     return None if found is None else (float(found[0]), float(found[1]))
 
 
 def flat_rates(fit: Fit, target: Target) -> tuple[float, float]:
     """Learning rates within 0.1 % of the least loss, at the best batch."""
-    low, high = fit.law.flat_range(target.params, target.tokens, FLAT).learning_rate
+    here = target.counted(fit)
+    low, high = fit.law.flat_range(here.params, here.tokens, FLAT).learning_rate
     return float(low), float(high)
 
 
@@ -39,7 +41,8 @@ def retuned_rate(fit: Fit | None, target: Target, batch_tokens: float) -> float 
     """The learning rate re-tuned for this batch, where a landscape knows."""
     if fit is None or not has_batch(fit, target):
         return None
-    return float(fit.law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens))
+    here = target.counted(fit)
+    return float(fit.law.optimal_learning_rate_at(here.params, here.tokens, batch_tokens))
 
 
 def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes: Notes) -> FitInterval | None:
@@ -49,8 +52,9 @@ def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes:
     """
     if fit is None:
         return None
+    here = target.counted(fit)
     try:
-        found = fit.query(lambda law: law.optimal_batch_tokens(target.params, target.tokens))
+        found = fit.query(lambda law: law.optimal_batch_tokens(here.params, here.tokens))
     except NotIdentified as error:
         notes.warn("W-BATCH-NOT-IDENTIFIED", error.message)
         return None
@@ -58,7 +62,7 @@ def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes:
         "batch", found, unit="tokens", rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
         source="fit",
     )  # fmt: skip
-    _note_growth(fit, target, budget, notes)
+    _note_growth(fit, here, budget, notes)
     return found
 
 
@@ -84,9 +88,10 @@ def note_two_stage(fits: FitSet, target: Target, notes: Notes) -> None:
     joint, two_stage = fits.landscape, fits.two_stage
     if joint is None or two_stage is None:
         return
-    queries = {"learning rate": lambda law: law.optimal_learning_rate(target.params, target.tokens)}
+    here = target.counted(joint)
+    queries = {"learning rate": lambda law: law.optimal_learning_rate(here.params, here.tokens)}
     if has_batch(joint, target) and has_batch(two_stage, target):
-        queries["batch"] = lambda law: law.optimal_batch_tokens(target.params, target.tokens)
+        queries["batch"] = lambda law: law.optimal_batch_tokens(here.params, here.tokens)
     for name, query in queries.items():
         one, other = joint.query(query), two_stage.query(query)
         rule = f"optimum of the {two_stage.law.name} law, for comparison"

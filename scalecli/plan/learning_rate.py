@@ -33,7 +33,7 @@ def recommend_rate(known: Evidence, batch_tokens: float, notes: Notes) -> FitInt
 
 
 def _from_landscape(fit: Fit, known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
-    target = known.target
+    target = known.target.counted(fit)
     try:
         found = fit.query(
             lambda law: law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens)

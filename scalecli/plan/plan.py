@@ -75,7 +75,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
     check_batch_unit(fitted.all, notes)
 
-    loss = predict_loss(fitted.loss, target, notes)
+    loss = predict_loss(fitted, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
     pace = pace_on(device, target, recipe)
     beta2 = expected_beta2(optimizer, setup, options.setting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +79,11 @@ class Target:
     def exact_flops(self) -> float:
         """FLOPs with attention (causal) and head: what time is reckoned with."""
         return self.tokens * training_flops_per_token(self.shape, self.sequence_length)
+
+    def counted(self, fit: Fit) -> Target:
+        """The target as this fit is to be asked: with `params` in the count that its runs have."""
+        kind = (fit.provenance.get("setup") or {}).get("params_kind", "params")
+        return replace(self, params=self.columns()[kind])
 
     def columns(self) -> dict[str, float]:
         """The target as law inputs."""

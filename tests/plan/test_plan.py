@@ -206,10 +206,27 @@ def _run_is_a_row(plan: Plan) -> None:
     assert steps[run] == plan.batch.steps
 
 
-def test_a_landscape_alone_knows_what_tokens_are_worth(fits: dict[str, Fit]) -> None:
+def test_a_fit_is_asked_in_the_count_of_parameters_that_its_runs_have(landscape: Any, make_fit: Any) -> None:
+    counted = make_fit(landscape, 0.02, setup={"params_kind": "params_non_embedding"})
+    plan = planned(counted)
+    assert plan.learning_rate.peak is not None
+    run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
+    size = plan.target.params_non_embedding
+    assert size < 0.9 * plan.target.params
+    truth = float(landscape.optimal_learning_rate_at(size, 2e10, run))
+    assert plan.learning_rate.peak.value == pytest.approx(truth)
+    assert plan.loss is not None
+    assert plan.loss.value == pytest.approx(float(landscape.tuned_loss(size, 2e10)))
+
+
+def test_a_landscape_alone_knows_the_loss_and_what_tokens_are_worth(
+    fits: dict[str, Fit], landscape: Any
+) -> None:
     alone, both = (planned(*given, goal="max-extra-tokens=5%") for given in
                    ([fits["landscape"]], [fits["landscape"], fits["loss"]]))  # fmt: skip
-    assert alone.loss is None
+    assert alone.loss is not None
+    assert alone.loss.value == pytest.approx(float(landscape.tuned_loss(1e9, 2e10)))
+    assert "W-NO-LOSS-FIT" not in codes(alone)
     assert alone.batch.tokens is not None
     assert both.batch.tokens is not None
     assert alone.batch.tokens.value == pytest.approx(both.batch.tokens.value)  # one truth in both
