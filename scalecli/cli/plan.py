@@ -98,6 +98,15 @@ def plan(
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME=VALUE,...",
+            help="How the target is trained, to be warned where runs differ: tokenizer, schedule, loss_kind, "
+            "parametrization.",
+        ),
+    ] = None,
     algorithm: Annotated[
         str, typer.Option("--algo", metavar="data-parallel|diloco", help="How replicas train together.")
     ] = "data-parallel",
@@ -137,7 +146,7 @@ def plan(
         tokens=tokens, flops=flops, days=days, tokens_per_param=tokens_per_param, sequence_length=sequence_length,
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
         replicas=diloco_replicas(algorithm, replicas), sync_every=sync_every,
-        workload=options.one_of(workload, workloads, "--workload"),
+        workload=options.one_of(workload, workloads, "--workload"), recipe=options.pairs(recipe, "--recipe"),
     )  # fmt: skip
     chosen = PlanOptions(
         interval=interval,

@@ -72,7 +72,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     recipe = training_recipe(optimizer)
     device = None if wish.accelerator is None else accelerator(wish.accelerator, wish.accelerators)
     target = resolve(wish, fitted.loss, device, recipe, notes)
-    check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
+    check_setup(fitted.setups(), {"optimizer": wish.optimizer, **wish.recipe}, target, notes)
     check_batch_unit(fitted.all, notes)
 
     loss = predict_loss(fitted, target, notes)

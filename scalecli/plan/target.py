@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,8 @@ class Wish:
     """Steps of DiLoCo's replicas between two synchronisations."""
     workload: Workload = "language"
     """What is trained: published rules are those for it."""
+    recipe: Mapping[str, str] = field(default_factory=dict)
+    """How the target will be trained, for comparison with the runs: tokenizer, schedule, loss_kind, ..."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
