@@ -13,6 +13,9 @@ from scalecli.fitters.laws.chinchilla import Chinchilla
 
 TWO_STAGE = "landscape-two-stage"
 
+# Warnings of a landscape whose settings do not determine a loss law.
+SHALLOW = {"W-ONE-LEVEL", "W-TWO-LEVELS", "W-TIED-INPUTS", "W-FEW-SETTINGS"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSet:
@@ -28,8 +31,16 @@ class FitSet:
 
     @property
     def loss_law(self) -> Fit | None:
-        """What predicts the loss over params and tokens: the loss law, else the tuned loss of the landscape."""
+        """What says how the loss falls with params and tokens: the loss law, else the tuned loss of the landscape."""
         return self.loss or (None if self.landscape is None else _tuned_loss(self.landscape))
+
+    @property
+    def predicts_loss(self) -> bool:
+        """Whether that is good for a prediction: settings of one size or length leave a tuned loss open elsewhere."""
+        landscape = self.landscape
+        if self.loss is not None or landscape is None:
+            return self.loss is not None
+        return not {notice.code for notice in landscape.warnings} & SHALLOW
 
     @property
     def all(self) -> list[Fit]:

@@ -29,7 +29,7 @@ def inputs_of(law: Any, target: Target) -> dict[str, np.ndarray[Any, Any]]:
 
 def predict_loss(fits: FitSet, target: Target, notes: Notes) -> FitInterval | None:
     """Loss at the target with its predictive interval, or None with a warning."""
-    fit = fits.loss_law
+    fit = fits.loss_law if fits.predicts_loss else None
     if fit is None:
         notes.line("loss", None, unit="nats/token", rule="needs a loss law", source="none")
         notes.warn("W-NO-LOSS-FIT", "no loss law was given: the loss of the target is not predicted")

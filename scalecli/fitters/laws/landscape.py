@@ -12,7 +12,7 @@ from scalecli.fitters.landscape.recommend import draw_landscape, estimate_landsc
 from scalecli.fitters.landscape.search import lowest
 from scalecli.fitters.landscape.settings import VARIANT, group_settings, label_settings
 from scalecli.fitters.landscape.survey import settings_notices
-from scalecli.fitters.landscape.widen import widen
+from scalecli.fitters.landscape.widen import resample, widen
 from scalecli.fitters.law import Array, Columns, Param
 
 BRACKET = 2.0
@@ -105,9 +105,9 @@ class Landscape:
 
     @classmethod
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-        """A resample of settings for every row of `counts`, widened for how few settings there are, and for bends."""
+        """A resample of settings for every row of `counts`, widened for what that does not show."""
         settings = group_settings(x, y)
-        point, drawn = draw_landscape(settings, weights, counts, rng)
+        point, drawn = draw_landscape(settings, weights, resample(settings, counts, rng), rng)
         return widen(cls, drawn, point, settings, rng)
 
     clusters = staticmethod(label_settings)

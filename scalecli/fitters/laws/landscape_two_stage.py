@@ -11,7 +11,7 @@ from scalecli.fitters.landscape import queries
 from scalecli.fitters.landscape.settings import VARIANT, group_settings, label_settings
 from scalecli.fitters.landscape.survey import settings_notices
 from scalecli.fitters.landscape.two_stage import two_stage
-from scalecli.fitters.landscape.widen import widen
+from scalecli.fitters.landscape.widen import resample, widen
 from scalecli.fitters.law import Array, Columns
 
 
@@ -81,10 +81,11 @@ class LandscapeTwoStage:
 
     @classmethod
     def draws(cls, x: Columns, y: Array, weights: Array, counts: Array, rng: np.random.Generator) -> Array:
-        """A resample of settings for every row of `counts`, widened for how few settings there are, and for bends."""
+        """A resample of settings for every row of `counts`, widened for what that does not show."""
         settings = group_settings(x, y)
         point = two_stage(settings, weights[None])[0]
-        return widen(cls, two_stage(settings, weights * counts), point, settings, rng)
+        drawn = two_stage(settings, weights * resample(settings, counts, rng))
+        return widen(cls, drawn, point, settings, rng)
 
     clusters = staticmethod(label_settings)
     notices = staticmethod(settings_notices)

@@ -205,3 +205,21 @@ def test_a_recommendation_is_judged_by_a_surface_and_fails_outside_what_was_trie
     assert off(2.0, 0.5)[0] == pytest.approx(float(truth), rel=0.15)
     assert off(1.0, 100.0) == [np.inf, np.inf]
     assert off(float("nan"), 1.0) == [np.inf, np.inf]
+
+
+def spread_at(x, y, params, tokens):
+    fit = fit_law(Landscape, x, y, options=FitOptions(draws=100, diagnose=False))
+    low, high = np.nanquantile(np.log(fit.bundle().optimal_batch_tokens(params, tokens)), [0.05, 0.95])
+    return high - low
+
+
+def test_along_an_axis_that_was_not_varied_the_optimum_is_open(grid, basin):
+    x, y = grid(basin, noise=0.001, sizes=(1e8,), ratios=(10, 30, 100, 300))
+    here, elsewhere = spread_at(x, y, 1e8, 3e9), spread_at(x, y, 1e10, 3e9)
+    assert here < 0.2
+    assert elsewhere > 1.0, "two decades away, with exponents between -0.7 and 0.7"
+
+
+def test_too_few_settings_for_a_resample_have_their_runs_resampled(grid, basin):
+    spread = [spread_at(*grid(basin, noise=n, sizes=(1e8,), ratios=(20,)), 1e8, 2e9) for n in (0.001, 0.004)]
+    assert 0.005 < 2 * spread[0] < spread[1]
