@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from landscape_worlds import DENSE, KINDS, make_world
 
-from scalecli.data.catalogue import presets
+from scalecli.data.catalogue import PublishedLaw, presets
 from scalecli.data.tables import read_runs
 from scalecli.errors import FitError
 from scalecli.fitters.landscape.grid import Grid, Optimum, place
-from scalecli.fitters.landscape.joint import Recipe, fit_basin, fit_exponentials
+from scalecli.fitters.landscape.joint import Recipe, fit_joint
 from scalecli.fitters.landscape.judged import Ask, judge
 from scalecli.fitters.landscape.queries import INPUTS
 from scalecli.fitters.landscape.recommend import fit_point
@@ -33,7 +33,7 @@ from scalecli.fitters.law import Array, with_values
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 from scalecli.fitters.resample import Clusters
-from scalecli.plan.published import published_value
+from scalecli.plan.published import published_inputs, published_value
 
 TRAINED = [(params, params * ratio) for params in (6e7, 1.2e8, 2.15e8, 4.3e8) for ratio in (10, 40, 100)]
 TARGETS = [(1.07e9, 2e10), (1.07e9, 1e11), (4.3e8, 1e11), (2e9, 4e10)]
@@ -42,26 +42,29 @@ COVERAGE_TARGETS = [(1.07e9, 2e10), (2e9, 8e10)]
 OWN = Path(__file__).parents[1] / "tests" / "data" / "cpu_landscape" / "runs.csv"
 
 
+KNOBS = ("batch_tokens", "learning_rate")
+SYMMETRIC = frozenset({"asymmetry"})
+
+
 def ways(x: dict[str, Array], y: Array) -> dict[str, Ask]:
     """Every way of answering from these runs, and every published rule."""
     settings = group_settings(x, y)
-    grid = Grid.of(settings)
-    joint = fit_point(settings)
-    symmetric = fit_basin(settings, grid, Recipe(held=frozenset({"asymmetry"})))
-    asymmetric = fit_basin(settings, grid, Recipe())
-    terms = fit_exponentials(settings, grid, Recipe(), asymmetric.form)
+    joint, symmetric = fit_point(settings), fit_joint(settings, Recipe(held=SYMMETRIC))
+    asymmetric = fit_joint(settings, Recipe())
     two_stage = with_values(LandscapeTwoStage, LandscapeTwoStage.estimate(x, y, np.ones((1, y.size)))[0])
+    best = _asking(joint.optimum(), joint.grid)
     answers: dict[str, Ask] = {
-        "landscape (joint)": _asking(joint.optimum(), grid),
-        "  basin, asymmetric": _asking(asymmetric.form.optimum(), grid),
-        "  basin, symmetric": _asking(symmetric.form.optimum(), grid),
-        "  three exponentials": _asking(terms.form.optimum(), grid),
+        "landscape (joint)": best,
+        "landscape without asymmetry": _asking(symmetric.optimum(), symmetric.grid),
+        "  basin, asymmetric": _asking(asymmetric.basin.form.optimum(), asymmetric.grid),
+        "  basin, symmetric": _asking(symmetric.basin.form.optimum(), symmetric.grid),
+        "  three exponentials": _asking(asymmetric.exponentials.form.optimum(), asymmetric.grid),
         "landscape-two-stage": lambda n, t: (
             float(two_stage.optimal_batch_tokens(n, t)),
             float(two_stage.optimal_learning_rate(n, t)),
         ),
     }
-    return answers | {f"published: {name}": _published(name) for name in _complete_presets()}
+    return answers | _published(best)
 
 
 def _asking(optimum: Optimum, grid: Grid) -> Ask:
@@ -72,41 +75,41 @@ def _asking(optimum: Optimum, grid: Grid) -> Ask:
     return ask
 
 
-def _complete_presets() -> list[str]:
-    """Published rules that give both an optimal batch and a learning rate."""
-    wanted = {"batch_tokens", "learning_rate"}
-    return [
-        name
-        for name, records in presets().items()
-        if wanted <= {record.output for record in records if record.quantity == "optimum"}
-    ]
+def _published(joint: Ask) -> dict[str, Ask]:
+    """Every published rule for an optimum; one that states only a batch, or only a rate, takes the other from ours."""
+    answers = {}
+    for name, records in presets().items():
+        rules = {record.output: record for record in records if record.quantity == "optimum"}
+        stated = [knob for knob in KNOBS if knob in rules and not set(published_inputs(rules[knob])) - KNOWN]
+        if stated:
+            alone = "" if len(stated) == 2 else f" ({stated[0]} only)"
+            answers[f"published: {name}{alone}"] = _rule({knob: rules[knob] for knob in stated}, joint)
+    return answers
 
 
-def _published(name: str) -> Ask:
-    records = {r.output: r for r in presets()[name] if r.quantity == "optimum"}
+KNOWN = {"params", "params_non_embedding", "params_active", "tokens", "flops", "tokens_per_param"}
+"""Inputs of rules that a target says; a loss is not one of them."""
 
+
+def _rule(rules: dict[str, PublishedLaw], joint: Ask) -> Ask:
     def ask(params: float, tokens: float) -> tuple[float, float]:
-        columns = {
-            "params": params,
-            "params_non_embedding": params,
-            "params_active": params,
-            "tokens": tokens,
-            "flops": 6 * params * tokens,
-            "tokens_per_param": tokens / params,
-        }
-        found = [published_value(records[output], columns) for output in ("batch_tokens", "learning_rate")]
-        return tuple(np.nan if value is None else value for value in found)
+        columns = dict.fromkeys(("params", "params_non_embedding", "params_active"), params)
+        columns |= {"tokens": tokens, "flops": 6 * params * tokens, "tokens_per_param": tokens / params}
+        ours = dict(zip(KNOBS, joint(params, tokens), strict=True))
+        theirs = {knob: published_value(rule, columns) or np.nan for knob, rule in rules.items()}
+        batch, rate = ((ours | theirs)[knob] for knob in KNOBS)
+        return batch, rate
 
     return ask
 
 
 def report(excess: dict[str, list[float]]) -> None:
     """Excess loss in per cent of the loss; `failed` counts answers outside the box, or none."""
-    print(f"{'way':34}{'mean %':>9}{'worst %':>9}{'failed':>8}{'of':>6}")
+    print(f"{'way':44}{'mean %':>9}{'worst %':>9}{'failed':>8}{'of':>6}")
     for name, found in excess.items():
         known = np.array([value for value in found if np.isfinite(value)])
         row = (100 * known.mean(), 100 * known.max()) if known.size else (np.nan, np.nan)
-        print(f"{name:34}{row[0]:9.4f}{row[1]:9.3f}{len(found) - known.size:8d}{len(found):6d}")
+        print(f"{name:44}{row[0]:9.4f}{row[1]:9.3f}{len(found) - known.size:8d}{len(found):6d}")
 
 
 def run_worlds(count: int, first: int) -> None:

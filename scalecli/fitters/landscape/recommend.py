@@ -32,8 +32,9 @@ VARIANTS = tuple(
 )
 """Basin parameters held at zero; the first is the default."""
 
-DECISIVE = 0.5
-"""A variant replaces the default where its score is below this fraction of it: smaller differences are noise."""
+DECISIVE, MATERIAL = 0.5, 3e-4
+"""A variant replaces the default where its score is below this fraction of it, and by more than so many nats a token
+(0.01 % of a loss of 3): smaller differences are noise."""
 
 REMEMBERED = 4
 """Grids whose fit is kept."""
@@ -49,8 +50,9 @@ def choose_recipe(settings: Settings) -> Recipe:
     parts = splits(settings)
     if not parts:
         return default
-    scores = np.sum([_scores(recipes, part) for part in parts], axis=0)
-    return recipes[int(np.argmin(scores))] if scores.min() < DECISIVE * scores[0] else default
+    scores = np.mean([_scores(recipes, part) for part in parts], axis=0)
+    decided = scores.min() < min(DECISIVE * scores[0], scores[0] - MATERIAL)
+    return recipes[int(np.argmin(scores))] if decided else default
 
 
 def _scores(recipes: list[Recipe], part: Split) -> list[float]:
