@@ -14,7 +14,7 @@ from scalecli.fitters.law import Array, values, with_values
 EXPONENTS = 3
 """Each power law has a scale and two exponents, which take that many degrees of freedom from the settings."""
 
-BEND = 0.007
+BEND = 0.005
 """Standard deviation of what an exponent changes by for each factor e of scale. Runs do not show it: a bend of this
 size moves optima inside a grid by a per cent or two, and beyond it by ten. Set on synthetic landscapes, half of them
 with optima that bend, and checked on others (docs/benchmarks.md)."""
