@@ -74,12 +74,14 @@ class RunTable:
 
     def with_derived(self, names: Collection[str]) -> RunTable:
         """The table with those of these columns added that follow exactly from others, each with a note."""
-        steps = derivations_for(names, [str(name) for name in self.frame.columns])
-        notes = (*self.notes, *(_derivation_note(step) for step in steps))
-        diverged = None if self.diverged is None else _derived(self.diverged, steps, {})
-        kind = counted_as(steps, {}) or self.params_kind
+        steps = _steps_to(names, self.frame)
+        lost = self.diverged
         return replace(
-            self, frame=_derived(self.frame, steps, {}), notes=notes, diverged=diverged, params_kind=kind
+            self,
+            frame=_derived(self.frame, steps, {}),
+            notes=(*self.notes, *(_derivation_note(step) for step in steps)),
+            diverged=None if lost is None else _derived(lost, _steps_to(names, lost), {}),
+            params_kind=counted_as(steps, {}) or self.params_kind,
         )
 
     @property
@@ -128,7 +130,7 @@ def read_runs(
     loaded = load(path)
     frame = _mapped(loaded, mapping)
     _refuse_units(factors, frame, loaded.source)
-    steps = derivations_for([*require, *_names_in(conditions)], [str(name) for name in frame.columns])
+    steps = _steps_to([*require, *_names_in(conditions)], frame)
     frame = _derived(frame, steps, factors)
     required = _with_inputs(require, steps)
     _refuse_missing(required, frame, loaded.source)
@@ -210,6 +212,10 @@ def _no_column(name: str, frame: pd.DataFrame, source: str, flag: str) -> DataEr
 
 def _names_in(conditions: Sequence[Where]) -> list[str]:
     return sorted({name for condition in conditions for name in condition.names})
+
+
+def _steps_to(names: Collection[str], frame: pd.DataFrame) -> list[Derivation]:
+    return derivations_for(names, [str(name) for name in frame.columns])
 
 
 def _derived(frame: pd.DataFrame, steps: Sequence[Derivation], factors: Mapping[str, float]) -> pd.DataFrame:

@@ -158,8 +158,8 @@ def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estim
     """The point estimate alone: what a fit costs without its draws and checks. Raises as `fit_runs` does."""
     check_options(law, options)
     require_one_family(table)
-    x, y, diverged = _read(table.with_derived(columns_of(law)), law)
-    check_runs(law, x, y, options.pins, diverged)
+    x, y, _ = _read(table.with_derived(columns_of(law)), law)
+    check_runs(law, x, y, options.pins)
     data = Data(x, y, row_weights(x, y, _loss_std(table, law)).rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
     return estimate(law, data, Clusters.of(None, len(y)), method)
