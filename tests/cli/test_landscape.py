@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +57,22 @@ def grid() -> pd.DataFrame:
     return frame[frame["loss"] < loss.min() + 1.5].reset_index(drop=True)
 
 
+def fit_table(folder: Path, frame: pd.DataFrame, *words: str) -> tuple[Any, Path]:
+    """Fit a table; the fit's document, and the file it is in."""
+    runs, file = folder / "runs.csv", folder / "fit.json"
+    frame.to_csv(runs, index=False)
+    return document("fit", runs, "--law", "landscape", "--draws", "40", "--out", file, *words), file
+
+
 @pytest.fixture
 def fitted(tmp_path: Path) -> Any:
-    """Fit a table; the fit's document, and the file it is in."""
+    return partial(fit_table, tmp_path)
 
-    def fit(frame: pd.DataFrame, *words: str) -> tuple[Any, Path]:
-        frame.to_csv(tmp_path / "runs.csv", index=False)
-        file = tmp_path / "fit.json"
-        found = document(
-            "fit", tmp_path / "runs.csv", "--law", "landscape", "--draws", "40", "--out", file, *words
-        )
-        return found, file
 
-    return fit
+@pytest.fixture(scope="module")
+def usual(grid: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fit of the whole grid."""
+    return fit_table(tmp_path_factory.mktemp("usual"), grid)[1]
 
 
 def best_at(file: Path) -> Any:
@@ -76,10 +80,9 @@ def best_at(file: Path) -> Any:
     return document("predict", file, "--at", at)["points"][0]
 
 
-def test_a_prediction_without_batch_and_rate_says_which_are_best(grid: pd.DataFrame, fitted: Any) -> None:
-    _, file = fitted(grid)
+def test_a_prediction_without_batch_and_rate_says_which_are_best(usual: Path) -> None:
     found = document(
-        "predict", file, "--at", "params=1e9,tokens=3e10", "--at", "params=1e9,tokens=3e10,batch_tokens=2M"
+        "predict", usual, "--at", "params=1e9,tokens=3e10", "--at", "params=1e9,tokens=3e10,batch_tokens=2M"
     )
     Draft202012Validator(document_schema("prediction")).validate(found)
     best, at_batch = found["points"]
@@ -97,12 +100,12 @@ def test_a_prediction_without_batch_and_rate_says_which_are_best(grid: pd.DataFr
     assert set(at_batch["optimum"]) == {"learning_rate"}
     retuned = float(TRUTH.optimal_learning_rate_at(**AT, batch_tokens=2e6))
     assert at_batch["optimum"]["learning_rate"]["value"] == pytest.approx(retuned, rel=0.1)
-    assert "optimum (90% intervals)" in run("predict", file, "--at", "params=1e9,tokens=3e10").stdout
+    assert "optimum (90% intervals)" in run("predict", usual, "--at", "params=1e9,tokens=3e10").stdout
 
 
-def test_other_columns_for_size_and_batch_are_the_same_grid(grid: pd.DataFrame, fitted: Any) -> None:
-    _, file = fitted(grid)
-    usual = best_at(file)["optimum"]
+def test_other_columns_for_size_and_batch_are_the_same_grid(
+    grid: pd.DataFrame, fitted: Any, usual: Path
+) -> None:
     theirs = pd.DataFrame(
         {
             "N": grid["params"],
@@ -116,7 +119,7 @@ def test_other_columns_for_size_and_batch_are_the_same_grid(grid: pd.DataFrame, 
     names = "tokens=D,batch_sequences=bs,sequence_length=seq,learning_rate=lr"
     for count in ("params_non_embedding", "params_active"):
         found, file = fitted(theirs, "--map", f"{count}=N,{names}")
-        assert best_at(file)["optimum"]["batch_tokens"] == usual["batch_tokens"]
+        assert best_at(file)["optimum"] == best_at(usual)["optimum"]
         assert found["provenance"]["setup"]["params_kind"] == count
         assert "W-DERIVED" in codes(found)
 
@@ -210,14 +213,11 @@ def test_one_batch_says_nothing_of_the_best_batch(grid: pd.DataFrame, fitted: An
 
 
 def test_sequences_for_tokens_are_told(grid: pd.DataFrame, fitted: Any) -> None:
-    mixed = grid.assign(batch_tokens=grid["batch_tokens"] / np.where(grid["params"] > 1e8, 2048, 1))
-    assert "W-BATCH-UNITS" in codes(fitted(mixed)[0])
     assert "W-BATCH-UNITS" in codes(fitted(grid.assign(batch_tokens=grid["batch_tokens"] / 2048))[0])
 
 
-def test_a_target_far_beyond_the_runs_is_uncalibrated(grid: pd.DataFrame, fitted: Any) -> None:
-    _, file = fitted(grid)
-    plan = document("plan", "--params", "70B", "--tokens", "10T", "--fit", file)
+def test_a_target_far_beyond_the_runs_is_uncalibrated(usual: Path) -> None:
+    plan = document("plan", "--params", "70B", "--tokens", "10T", "--fit", usual)
     assert "W-UNCALIBRATED-INTERVAL" in codes(plan)
     marked = {line["name"] for line in plan["lines"] if "uncalibrated" in (line["warning"] or "")}
     assert {"batch", "learning rate"} <= marked
