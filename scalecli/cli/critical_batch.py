@@ -71,9 +71,7 @@ def critical_batch(
     if by is not None:
         from scalecli.fitters.critical.frontier import critical_batches_by
 
-        told = critical_batches_by(
-            read, by, reference=reference, noise=law, interval=interval, seed=seed
-        )
+        told = critical_batches_by(read, by, reference=reference, noise=law, interval=interval, seed=seed)
         show(told, _draw_by, as_json=as_json, out=out)
         return
     found = critical_batches(read, noise=law, interval=interval, seed=seed)
