@@ -143,7 +143,8 @@ def _read(table: RunTable, law: type[Any]) -> tuple[dict[str, Array], Array, dic
 
 def mixed_recipes(table: RunTable) -> Iterator[Notice]:
     """A warning when one optimum is going to be fitted to runs of several recipes."""
-    for name in RECIPE:
+    agreed = setup_of(table)
+    for name in (name for name in RECIPE if name not in agreed):
         said = Counter(table.frame[name].dropna()) if name in table.frame.columns else Counter()
         if len(said) > 1:
             counted = ", ".join(f"{value} in {count}" for value, count in said.most_common(4))
@@ -200,10 +201,12 @@ def setup_of(table: RunTable) -> dict[str, Any]:
                 fixed[name] = float(said[0]) if COLUMNS[name].kind == "number" else str(said[0])
     fixed |= _agreed(table, "warmup_fraction", "warmup_steps", "steps", whole_steps=True)
     fixed |= _agreed(table, "final_learning_rate_fraction", "final_learning_rate", "learning_rate")
-    if "warmup_fraction" not in fixed and "batch_tokens" in table.frame.columns:
-        sized = replace(
-            table, frame=table.frame.assign(_steps=table.frame["params"] / table.frame["batch_tokens"])
-        )
+    frame = table.frame
+    if "decay_fraction" not in fixed and {"decay_fraction", "steps"} <= set(frame.columns):
+        lowered = replace(table, frame=frame.assign(_decay=frame["decay_fraction"] * frame["steps"]))
+        fixed |= _agreed(lowered, "decay_fraction", "_decay", "steps", whole_steps=True)
+    if "warmup_fraction" not in fixed and "batch_tokens" in frame.columns:
+        sized = replace(table, frame=frame.assign(_steps=frame["params"] / frame["batch_tokens"]))
         fixed |= _agreed(sized, "warmup_tokens_per_param", "warmup_steps", "_steps", whole_steps=True)
     return fixed
 
@@ -216,8 +219,8 @@ def _agreed(
         return {}
     numerator, denominator = (table.frame[name].to_numpy(dtype=float) for name in (part, whole))
     middle = float(np.median(numerator / denominator))
-    slack = 1.0 if whole_steps else SAME_SHARE * np.abs(numerator).max()
-    return {share: middle} if np.abs(numerator - middle * denominator).max() <= slack else {}
+    slack = np.maximum(1.0, SAME_SHARE * numerator) if whole_steps else SAME_SHARE * np.abs(numerator).max()
+    return {share: middle} if (np.abs(numerator - middle * denominator) <= slack).all() else {}
 
 
 def points_of(table: RunTable, inputs: Sequence[str]) -> list[dict[str, float]]:

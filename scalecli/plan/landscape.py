@@ -30,10 +30,13 @@ def flat_batches(fit: Fit, target: Target) -> tuple[float, float] | None:
     return None if found is None else (float(found[0]), float(found[1]))
 
 
-def flat_rates(fit: Fit, target: Target) -> tuple[float, float]:
-    """Learning rates within 0.1 % of the least loss, at the best batch."""
+def flat_rates(fit: Fit, target: Target, batch_tokens: float) -> tuple[float, float]:
+    """Learning rates within 0.1 % of the least loss at this batch, or where the runs do not vary it, at theirs."""
     here = target.counted(fit)
-    low, high = fit.law.flat_range(here.params, here.tokens, FLAT).learning_rate
+    if has_batch(fit, target):
+        low, high = fit.law.flat_rates_at(here.params, here.tokens, batch_tokens, FLAT)
+    else:
+        low, high = fit.law.flat_range(here.params, here.tokens, FLAT).learning_rate
     return float(low), float(high)
 
 

@@ -129,7 +129,11 @@ def _times(found: FitInterval, changed: Moved) -> FitInterval:
 
 
 def rate_part(
-    peak: FitInterval | None, schedule: Schedule, known: Evidence, groups: list[RateGroup]
+    peak: FitInterval | None,
+    schedule: Schedule,
+    known: Evidence,
+    batch_tokens: float,
+    groups: list[RateGroup],
 ) -> RatePart:
     """The `learning_rate` key of the plan; a valley that was measured under another optimizer is not this one's."""
     target, fit = known.target, known.fits.landscape
@@ -140,7 +144,7 @@ def rate_part(
         schedule=schedule.name,
         warmup_tokens=round(schedule.warmup * target.tokens),
         decay_tokens=round(schedule.decay * target.tokens),
-        flat_range=flat_rates(fit, target) if fit is not None and measured_here else None,
+        flat_range=flat_rates(fit, target, batch_tokens) if fit is not None and measured_here else None,
         groups=groups,
     )
 

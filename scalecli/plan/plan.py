@@ -101,7 +101,7 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
         schema=SCHEMA,
         target=_target_part(target),
         batch=batch_part(found, sequences, stages, known, rows),
-        learning_rate=rate_part(peak, schedule, known, rate_groups(setup, target, notes)),
+        learning_rate=rate_part(peak, schedule, known, batch_tokens, rate_groups(setup, target, notes)),
         optimizer=settings,
         loss=as_interval(loss),
         memory=MemoryPart.model_validate(layout.part),

@@ -160,6 +160,16 @@ def test_the_landscape_decides_and_its_truth_is_inside(fits: dict[str, Fit], lan
     assert plan.presets
 
 
+@pytest.mark.parametrize("tokens", [2e5, 8e6])
+def test_the_flat_range_of_the_rate_is_that_of_the_batch_that_is_run(
+    fits: dict[str, Fit], tokens: float
+) -> None:
+    rate = planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=tokens)).learning_rate
+    assert rate.peak is not None
+    assert rate.flat_range is not None
+    assert rate.flat_range[0] < rate.peak.value < rate.flat_range[1]
+
+
 def test_wider_fits_make_a_wider_plan(
     fits: dict[str, Fit], landscape: Any, loss_law: Any, make_fit: Any
 ) -> None:

@@ -81,14 +81,28 @@ def excess_loss(
 def flat_range(
     law: Any, params: Array | float, tokens: Array | float, tolerance: Array | float = FLAT
 ) -> FlatRange:
-    """Where the loss stays within this fraction of its optimum."""
-    rate = optimal_learning_rate(law, params, tokens)
-    nats = tolerance * tuned_loss(law, params, tokens) + np.zeros_like(rate)
-    rates = _ends(rate, lambda u: law.excess(u, 0.0), nats)
+    """Where the loss stays within this fraction of its optimum; rates at the best batch."""
+    rates = flat_rates_at(law, params, tokens, central_batch(law, params, tokens), tolerance)
     if not _has_batch(law):
         return FlatRange(None, rates)
     batch = central_batch(law, params, tokens)
+    nats = tolerance * tuned_loss(law, params, tokens) + np.zeros_like(batch)
     return FlatRange(_ends(batch, lambda v: law.excess(law.bottom(v), v), nats), rates)
+
+
+def flat_rates_at(
+    law: Any,
+    params: Array | float,
+    tokens: Array | float,
+    batch_tokens: Array | float,
+    tolerance: Array | float = FLAT,
+) -> tuple[Array, Array]:
+    """Rates at which the loss stays within this fraction of the optimum above the least at this batch."""
+    v = np.log(batch_tokens / central_batch(law, params, tokens))
+    u = law.bottom(v)
+    nats = tolerance * tuned_loss(law, params, tokens) + np.zeros_like(v)
+    best = optimal_learning_rate(law, params, tokens) * np.exp(u)
+    return _ends(best, lambda off: law.excess(u + off, v) - law.excess(u, v), nats)
 
 
 def offsets(

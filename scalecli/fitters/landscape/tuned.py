@@ -43,12 +43,12 @@ def tuned_batch(fit: Fit, params: float, tokens: float, level: float) -> Tuned |
 
 
 def tuned_rate(fit: Fit, params: float, tokens: float, batch_tokens: float | None, level: float) -> Tuned:
-    """At the best batch, or re-tuned for `batch_tokens`; the flat range is that at the best batch."""
+    """At the best batch, or re-tuned for `batch_tokens`."""
     if batch_tokens is None:
         best = fit.query(lambda law: law.optimal_learning_rate(params, tokens), level)
-    else:
-        best = fit.query(lambda law: law.optimal_learning_rate_at(params, tokens, batch_tokens), level)
-    return Tuned(best, _ends(fit.law.flat_range(params, tokens, FLAT).learning_rate))
+        return Tuned(best, _ends(fit.law.flat_range(params, tokens, FLAT).learning_rate))
+    best = fit.query(lambda law: law.optimal_learning_rate_at(params, tokens, batch_tokens), level)
+    return Tuned(best, _ends(fit.law.flat_rates_at(params, tokens, batch_tokens, FLAT)))
 
 
 def fill_in(fit: Fit, point: Mapping[str, float], level: float) -> tuple[dict[str, float], dict[str, Any]]:

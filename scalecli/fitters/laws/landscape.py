@@ -64,6 +64,7 @@ class Landscape:
     optimal_learning_rate_at = queries.optimal_learning_rate_at
     excess_loss = queries.excess_loss
     flat_range = queries.flat_range
+    flat_rates_at = queries.flat_rates_at
 
     def gradient(self, x: Columns) -> Array:
         u, v = queries.offsets(self, *(x[name] for name in self.inputs))

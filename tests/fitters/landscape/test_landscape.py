@@ -140,6 +140,17 @@ def test_flat_range_ends_where_the_tolerance_is_reached(basin, target):
     assert -low > high, "high rates are the steep side"
 
 
+def test_flat_rates_of_another_batch_lie_about_the_rate_that_is_best_there(basin, target):
+    batch, nats = 4 * basin.optimal_batch_tokens(**target), 1e-3 * basin.tuned_loss(**target)
+    best = basin.optimal_learning_rate_at(**target, batch_tokens=batch)
+    floor = basin.excess_loss(**target, batch_tokens=batch, learning_rate=best)
+    low, high = basin.flat_rates_at(**target, batch_tokens=batch)
+    assert low < best < high
+    for rate in (low, high):
+        excess = basin.excess_loss(**target, batch_tokens=batch, learning_rate=rate)
+        assert excess - floor == pytest.approx(nats)
+
+
 def test_exponentials_have_their_optimum_where_they_say():
     optimum = Optimum(rate=np.array([[0.3, -0.5, 0.2]]), batch=np.array([[-0.2, 0.1, 0.5]]))
     form = around(optimum, np.array([[0.03, -0.01, 0.02]]), reach=0.8, turn=0.4)
