@@ -29,6 +29,7 @@ from scalecli.fitters.landscape.judged import Ask, judge
 from scalecli.fitters.landscape.queries import INPUTS
 from scalecli.fitters.landscape.recommend import fit_point
 from scalecli.fitters.landscape.settings import group_settings
+from scalecli.fitters.landscape.tuned import KNOBS
 from scalecli.fitters.law import Array, with_values
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
@@ -41,9 +42,13 @@ COVERAGE_TRAINED = [(params, params * ratio) for params in (6e7, 1.6e8, 4.3e8) f
 COVERAGE_TARGETS = [(1.07e9, 2e10), (2e9, 8e10)]
 OWN = Path(__file__).parents[1] / "tests" / "data" / "cpu_landscape" / "runs.csv"
 
-
-KNOBS = ("batch_tokens", "learning_rate")
 SYMMETRIC = frozenset({"asymmetry"})
+
+KNOWN = {"params", "params_non_embedding", "params_active", "tokens", "flops", "tokens_per_param"}
+"""Inputs of published rules that a target says; a loss is not one of them."""
+
+Setting = tuple[float, float]
+"""Params and tokens."""
 
 
 def ways(x: dict[str, Array], y: Array) -> dict[str, Ask]:
@@ -85,10 +90,6 @@ def _published(joint: Ask) -> dict[str, Ask]:
             alone = "" if len(stated) == 2 else f" ({stated[0]} only)"
             answers[f"published: {name}{alone}"] = _rule({knob: rules[knob] for knob in stated}, joint)
     return answers
-
-
-KNOWN = {"params", "params_non_embedding", "params_active", "tokens", "flops", "tokens_per_param"}
-"""Inputs of rules that a target says; a loss is not one of them."""
 
 
 def _rule(rules: dict[str, PublishedLaw], joint: Ask) -> Ask:
@@ -183,18 +184,15 @@ def _draws(
     return law.draws(x, y, np.ones(y.size), counts, rng)
 
 
-Setting = tuple[float, float]
-
-
 def hold_outs(settings: list[Setting]) -> dict[str, set[Setting]]:
-    """A third and half of the settings, those of most compute, and the largest models: a third of the sizes."""
+    """A third and half of the settings, those of most compute, and all of the largest sizes, a third of them."""
     by_compute = sorted(settings, key=lambda setting: setting[0] * setting[1])
     sizes = sorted({params for params, _ in settings})
     third, half, models = len(settings) // 3, len(settings) // 2, max(1, len(sizes) // 3)
     return {
-        f"{third} largest settings": set(by_compute[-third:]),
-        f"{models} largest models": {setting for setting in settings if setting[0] in sizes[-models:]},
-        f"{half} largest settings": set(by_compute[-half:]),
+        f"largest settings ({third})": set(by_compute[-third:]),
+        f"largest sizes ({models})": {setting for setting in settings if setting[0] in sizes[-models:]},
+        f"largest settings ({half})": set(by_compute[-half:]),
     }
 
 
@@ -253,6 +251,16 @@ def run_table(path: Path) -> None:
         report(
             {name: [j.excess for j in judge(settings.select(large), ask)] for name, ask in answers.items()}
         )
+        show_answers(answers, max(held, key=lambda setting: setting[0] * setting[1]))
+
+
+def show_answers(answers: dict[str, Ask], setting: Setting) -> None:
+    """What every way recommends for one setting: those that fail lie far from what was tried."""
+    params, tokens = setting
+    print(f"{f'at {params:.4g} params, {tokens:.3g} tokens':44}{'batch':>9}{'rate':>9}")
+    for name, ask in answers.items():
+        batch, rate = ask(params, tokens)
+        print(f"{name:44}{batch:9.3g}{rate:9.2g}")
 
 
 def main() -> None:
