@@ -171,8 +171,9 @@ def _show(
             factor = np.exp(np.median(widths[kind, name]) / 2)
             shown = f"coverage {np.mean(inside[kind, name]):.3f}, median interval ×/÷ {factor:.2f}"
             print(f"{name:15}{kind:14}{shown}")
-        every = [i for kind in KINDS for i in inside[kind, name]]
-        print(f"{name:15}{'all':14}coverage {np.mean(every):.3f} of {len(every)} answers", flush=True)
+        for called, kinds in (("outside", KINDS[1:]), ("all", KINDS)):
+            every = [i for kind in kinds for i in inside[kind, name]]
+            print(f"{name:15}{called:14}coverage {np.mean(every):.3f} of {len(every)} answers", flush=True)
 
 
 def _draws(
@@ -267,7 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mode", choices=("worlds", "dense", "coverage", "table"))
+    parser.add_argument("mode", nargs="?", choices=("worlds", "dense", "coverage", "table"), default="table")
     parser.add_argument("runs", nargs="?", type=Path, default=OWN)
     parser.add_argument(
         "--count",
