@@ -56,6 +56,12 @@ def optimal_batch_tokens(law: Any, params: Array | float, tokens: Array | float)
     return central_batch(law, params, tokens)
 
 
+def central_batch(law: Any, params: Array | float, tokens: Array | float) -> Array:
+    """batch*, or where the runs do not determine it the batch that they used [tokens]."""
+    batch: Array = law.batch_scale * params**law.batch_params * tokens**law.batch_tokens
+    return batch
+
+
 def optimal_learning_rate_at(
     law: Any, params: Array | float, tokens: Array | float, batch_tokens: Array | float
 ) -> Array:
@@ -82,10 +88,10 @@ def flat_range(
     law: Any, params: Array | float, tokens: Array | float, tolerance: Array | float = FLAT
 ) -> FlatRange:
     """Where the loss stays within this fraction of its optimum; rates at the best batch."""
-    rates = flat_rates_at(law, params, tokens, central_batch(law, params, tokens), tolerance)
+    batch = central_batch(law, params, tokens)
+    rates = flat_rates_at(law, params, tokens, batch, tolerance)
     if not _has_batch(law):
         return FlatRange(None, rates)
-    batch = central_batch(law, params, tokens)
     nats = tolerance * tuned_loss(law, params, tokens) + np.zeros_like(batch)
     return FlatRange(_ends(batch, lambda v: law.excess(law.bottom(v), v), nats), rates)
 
@@ -100,9 +106,10 @@ def flat_rates_at(
     """Rates at which the loss stays within this fraction of the optimum above the least at this batch."""
     v = np.log(batch_tokens / central_batch(law, params, tokens))
     u = law.bottom(v)
+    floor = law.excess(u, v)
     nats = tolerance * tuned_loss(law, params, tokens) + np.zeros_like(v)
     best = optimal_learning_rate(law, params, tokens) * np.exp(u)
-    return _ends(best, lambda off: law.excess(u + off, v) - law.excess(u, v), nats)
+    return _ends(best, lambda off: law.excess(u + off, v) - floor, nats)
 
 
 def offsets(
@@ -152,9 +159,3 @@ def _require_batch(law: Any) -> None:
             "all on one side of the best",
             hint="scalecli probe sweep with at least four --batch-tokens at every size",
         )
-
-
-def central_batch(law: Any, params: Array | float, tokens: Array | float) -> Array:
-    """batch*, or where the runs do not determine it the batch that they used [tokens]."""
-    batch: Array = law.batch_scale * params**law.batch_params * tokens**law.batch_tokens
-    return batch
