@@ -238,3 +238,37 @@ def test_recommendations_are_judged_by_settings_that_were_held_out(
     assert judged["worst_excess"] < 5e-4
     assert [point["params"] for point in judged["points"]] == pytest.approx([4.3e8, 4.3e8])
     assert "judged by their runs" in run(*words).stdout
+
+
+def test_the_recorded_grid_from_runs_to_plan(tmp_path: Path) -> None:
+    runs, file = Path(__file__).parents[1] / "data" / "cpu_landscape" / "runs.csv", tmp_path / "fit.json"
+    found = document("fit", runs, "--law", "landscape", "--draws", "40", "--out", file)
+    assert "W-SMALL-PROXIES" in codes(found)
+    assert not {"W-MIXED-RECIPE", "W-EDGE-LEARNING-RATE", "W-EDGE-BATCH", "W-BATCH-UNITS"} & codes(found)
+    assert found["parameters"]["batch_tokens"]["value"] == pytest.approx(0.55, abs=0.1)
+    assert found["parameters"]["lr_params"]["value"] < 0
+    words = [
+        "plan",
+        "--params",
+        "1M",
+        "--vocab",
+        "256",
+        "--tokens",
+        "30M",
+        "--sequence-length",
+        "32",
+        "--fit",
+        file,
+    ]
+    plan = document(*words, "--recipe", "schedule=cosine")
+    assert "schedule differs" in _message(plan, "W-SETUP-MISMATCH")
+    assert "that hold-outs went" in _message(plan, "W-UNCALIBRATED-INTERVAL")
+    rate, batch = plan["learning_rate"], plan["batch"]
+    assert rate["decay_tokens"] == pytest.approx(0.2 * 30e6, rel=0.01)
+    assert rate["warmup_tokens"] == pytest.approx(1e6, rel=0.01)
+    assert rate["flat_range"][0] < rate["peak"]["value"] < rate["flat_range"][1]
+    assert batch["flat_range_tokens"][0] < batch["tokens"]["value"] < batch["flat_range_tokens"][1]
+    worst = max(batch["tradeoff"], key=lambda row: row["excess_loss"])
+    assert worst["excess_compute_fraction"] > 0.1
+    assert any(not preset["valid"] for preset in plan["presets"])
+    assert "within 0.1 % of the loss" in run(*words).stdout
