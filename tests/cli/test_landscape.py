@@ -213,7 +213,7 @@ def test_one_batch_says_nothing_of_the_best_batch(grid: pd.DataFrame, fitted: An
 
 
 def test_sequences_for_tokens_are_told(grid: pd.DataFrame, fitted: Any) -> None:
-    assert "W-BATCH-UNITS" in codes(fitted(grid.assign(batch_tokens=grid["batch_tokens"] / 2048))[0])
+    assert "W-BATCH-UNIT" in codes(fitted(grid.assign(batch_tokens=grid["batch_tokens"] / 2048))[0])
 
 
 def test_a_target_far_beyond_the_runs_is_uncalibrated(usual: Path) -> None:
@@ -244,7 +244,7 @@ def test_the_recorded_grid_from_runs_to_plan(tmp_path: Path) -> None:
     runs, file = Path(__file__).parents[1] / "data" / "cpu_landscape" / "runs.csv", tmp_path / "fit.json"
     found = document("fit", runs, "--law", "landscape", "--draws", "40", "--out", file)
     assert "W-SMALL-PROXIES" in codes(found)
-    assert not {"W-MIXED-RECIPE", "W-EDGE-LEARNING-RATE", "W-EDGE-BATCH", "W-BATCH-UNITS"} & codes(found)
+    assert not {"W-MIXED-RECIPE", "W-EDGE-LEARNING-RATE", "W-EDGE-BATCH", "W-BATCH-UNIT"} & codes(found)
     assert found["parameters"]["batch_tokens"]["value"] == pytest.approx(0.55, abs=0.1)
     assert found["parameters"]["lr_params"]["value"] < 0
     words = [

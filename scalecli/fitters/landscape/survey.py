@@ -163,7 +163,7 @@ def _units(x: Columns) -> Iterator[Notice]:
     gap = float((batch[1:] / batch[:-1]).max()) if batch.size > 1 else 1.0
     if gap > UNIT_GAP or steps > MOST_STEPS:
         yield Notice(
-            "W-BATCH-UNITS",
+            "W-BATCH-UNIT",
             f"batch_tokens runs from {batch.min():g} to {batch.max():g} with a gap of a factor {gap:.0f}, and up to "
             f"{steps:.2g} steps: sequences and tokens may be mixed up (--unit batch_tokens=SEQUENCE_LENGTH "
             "converts a column)",
