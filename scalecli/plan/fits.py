@@ -67,6 +67,11 @@ def _tuned_loss(landscape: Fit) -> Fit:
     return replace(landscape, law=law, draws=landscape.draws[:, own])
 
 
+def count_of(fit: Fit) -> str:
+    """The column whose count of parameters the fit's law reads as `params`: that of its runs."""
+    return str((fit.provenance.get("setup") or {}).get("params_kind", "params"))
+
+
 def question(fit: Fit) -> str:
     """Which of FitSet's questions the fit answers; `PlanError` when none."""
     if hasattr(fit.law, "optimal_learning_rate"):

@@ -14,6 +14,7 @@ from scalecli.data.catalogue import Workload
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.plan.allocation import Allocation, tokens_of
+from scalecli.plan.fits import count_of
 from scalecli.plan.notes import Notes
 from scalecli.plan.sizing import best_size, loss_law
 from scalecli.plan.speed import Speed
@@ -115,8 +116,7 @@ class Target:
 
     def counted(self, fit: Fit) -> Target:
         """The target as this fit is to be asked: with `params` in the count that its runs have."""
-        kind = (fit.provenance.get("setup") or {}).get("params_kind", "params")
-        return replace(self, params=self.columns()[kind])
+        return replace(self, params=self.columns()[count_of(fit)])
 
     def columns(self) -> dict[str, float]:
         """The target as law inputs."""

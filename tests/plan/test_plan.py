@@ -229,6 +229,19 @@ def test_a_fit_is_asked_in_the_count_of_parameters_that_its_runs_have(landscape:
     assert plan.loss.value == pytest.approx(float(landscape.tuned_loss(size, 2e10)))
 
 
+def test_a_budget_buys_a_size_with_an_interval_and_says_what_it_counts(loss_law: Any, make_fit: Any) -> None:
+    wish = Wish(flops=1e20)
+    plan = planned(make_fit(loss_law, 0.01), wish=wish)
+    (size,) = [line for line in plan.lines if line.name == "params"]
+    assert size.low is not None
+    assert size.high is not None
+    assert isinstance(size.value, float)
+    assert size.low < size.value < size.high
+    assert "W-PARAMS-COUNT" not in codes(plan)
+    counted = make_fit(loss_law, 0.01, setup={"params_kind": "params_non_embedding"})
+    assert "W-PARAMS-COUNT" in codes(planned(counted, wish=wish))
+
+
 def test_a_landscape_alone_knows_the_loss_and_what_tokens_are_worth(
     fits: dict[str, Fit], landscape: Any
 ) -> None:
