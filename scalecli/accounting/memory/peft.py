@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Tuning = Literal["all", "lora", "bitfit", "difffit", "ia3"]
-"""What is trained. Mixture of shards has LoRA's footprint at an eighth of its parameters, see `plan/saving_remarks.py`."""
+"""What is trained. Mixture of shards: see `plan/saving_remarks.py`."""
 
 
 @dataclass(frozen=True, slots=True)
