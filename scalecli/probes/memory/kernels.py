@@ -64,7 +64,8 @@ def _pieces(packed: Tensor, heads: int) -> Iterator[slice]:
 
 def _grouped(x: Tensor, kv_heads: int) -> Tensor:
     """(heads, rows, n) -> (key-value heads, queries of each x rows, n)."""
-    return x.unflatten(0, (kv_heads, -1)).flatten(1, 2)
+    groups: Tensor = x.unflatten(0, (kv_heads, -1))
+    return groups.flatten(1, 2)
 
 
 def _scores(queries: Tensor, keys: Tensor, rows: slice) -> Tensor:
@@ -78,7 +79,8 @@ def _scores(queries: Tensor, keys: Tensor, rows: slice) -> Tensor:
 
 def _mixed(shares: Tensor, values: Tensor) -> Tensor:
     """(heads, rows, keys) of values (key-value heads, keys, head_dim) -> (heads, rows, head_dim)."""
-    return (_grouped(shares, len(values)) @ values).unflatten(1, (-1, shares.shape[1])).flatten(0, 1)
+    groups: Tensor = (_grouped(shares, len(values)) @ values).unflatten(1, (-1, shares.shape[1]))
+    return groups.flatten(0, 1)
 
 
 @torch.library.custom_op("scalecli::attention", mutates_args=())
