@@ -1,9 +1,10 @@
-"""Peak memory of real training steps on a GPU against the closed forms, before and after calibration.
+"""Peak memory of real training steps on a GPU: the closed forms against what the allocator gave away, and against what
+it held, once calibrated.
 
     python benchmarks/memory_gpu.py [--device cuda] [--seconds 230] [--workers 4] [--tiny]
 
-The three steps of `scalecli memory --calibrate` come first: from them follow the bytes that no count of tensors sees,
-of what the allocator has given away (cuBLAS's workspace) and of what it holds (rounding and fragmentation). Then every
+The three steps of `scalecli memory --calibrate` come first: from them follow the bytes that no count of tensors sees
+(cuBLAS's workspace, rounding and fragmentation), which are added to the prediction of what is held. Then every
 configuration trains for three steps in a process of its own, several at a time, those that need most of the device
 alone and last. Each prints one JSON line as soon as it is measured; a failure is a line too. The last line sums up.
 `--tiny` runs a fraction of every size, for trying the script without a GPU.
@@ -73,27 +74,16 @@ CASES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Beyond:
-    """What comes on top of the tensors, by the calibration."""
-
-    allocated: Overhead
-    reserved: Overhead
-
-
-def calibrated(found: Sequence[Comparison]) -> Beyond:
-    """Lines through what the allocator gave away, and what it held."""
-    return Beyond(
-        fit_overhead([replace(each, used_bytes=each.allocated_bytes) for each in found]),
-        fit_overhead([replace(each, used_bytes=each.reserved_bytes) for each in found]),
-    )
+def fragmentation(found: Sequence[Comparison]) -> Overhead:
+    """The line through what the allocator held beyond the tensors."""
+    return fit_overhead([replace(each, used_bytes=each.reserved_bytes) for each in found])
 
 
 def run(device: str, seconds: float, workers: int, cases: Sequence[Case]) -> Iterator[dict[str, object]]:
     """One line for the calibration, one for each case."""
     deadline = time.monotonic() + seconds
     comparisons = list(compare_locally(device, Recipe()))
-    beyond = calibrated(comparisons)
+    beyond = fragmentation(comparisons)
     yield {
         "calibration": [
             {
@@ -115,7 +105,7 @@ def run(device: str, seconds: float, workers: int, cases: Sequence[Case]) -> Ite
                 yield done.result()
 
 
-def measured(case: Case, device: str, beyond: Beyond, deadline: float) -> dict[str, object]:
+def measured(case: Case, device: str, beyond: Overhead, deadline: float) -> dict[str, object]:
     """Prediction and measurement of one case, or why there is none."""
     begin = time.monotonic()
     left = min(LONGEST_SECONDS, deadline - begin)
@@ -128,10 +118,7 @@ def measured(case: Case, device: str, beyond: Beyond, deadline: float) -> dict[s
         found = measure_training(case.shape, case.recipe, device=device, timeout_seconds=left, **size)
     except ScalecliError as error:
         return {"case": case.name, "predicted_gib": round(predicted / GIB, 3), "failed": str(error)}
-    allocated, reserved = (
-        predicted + beyond.allocated.bytes(predicted),
-        predicted + beyond.reserved.bytes(predicted),
-    )
+    reserved = predicted + beyond.bytes(predicted)
     return {
         "case": case.name,
         "batch": [case.batch, case.length],
@@ -139,8 +126,7 @@ def measured(case: Case, device: str, beyond: Beyond, deadline: float) -> dict[s
         "predicted_gib": round(predicted / GIB, 3),
         "allocated_gib": round(found.allocated_bytes / GIB, 3),
         "reserved_gib": round(found.reserved_bytes / GIB, 3),
-        "error": round(predicted / found.allocated_bytes - 1, 5),
-        "allocated_error": round(allocated / found.allocated_bytes - 1, 5),
+        "allocated_error": round(predicted / found.allocated_bytes - 1, 5),
         "reserved_error": round(reserved / found.reserved_bytes - 1, 5),
         "seconds": round(time.monotonic() - begin, 1),
     }

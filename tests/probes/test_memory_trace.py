@@ -189,12 +189,13 @@ def test_tracker_counts_storages_once_and_until_they_die() -> None:
 
 def test_attention_kernel_is_causal_attention_with_rotary_positions() -> None:
     torch.manual_seed(0)
-    batch, length, heads, kv_heads, size = 2, kernels.BLOCK + 16, 4, 2, 8
+    batch, length, heads, kv_heads, size = 2, 272, 4, 2, 8
     packed = torch.randn(
         batch, length, (heads + 2 * kv_heads) * size, dtype=torch.float64, requires_grad=True
     )
     split = packed.view(batch, length, -1, size).transpose(1, 2).split((heads, kv_heads, kv_heads), dim=1)
-    queries, keys = kernels.rotate(split[0], 1), kernels.rotate(split[1], 1)
+    turn = kernels.rotation(length, size, packed)
+    queries, keys = (kernels.rotate(x, turn, 1) for x in split[:2])
     expected = nn.functional.scaled_dot_product_attention(
         queries, keys, split[2], is_causal=True, enable_gqa=True
     )
@@ -208,7 +209,7 @@ def test_attention_kernel_is_causal_attention_with_rotary_positions() -> None:
 
 def test_norm_kernel_is_rms_norm() -> None:
     torch.manual_seed(0)
-    x = torch.randn(3, kernels.BLOCK, 5, requires_grad=True)
+    x = torch.randn(3, kernels.ROWS, 5, requires_grad=True)
     weight = torch.randn(5, requires_grad=True)
     expected = nn.functional.rms_norm(x, (5,), weight, kernels.NORM_EPSILON)
     out, _ = kernels.rms_norm(x, weight)

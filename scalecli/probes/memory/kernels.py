@@ -10,79 +10,97 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-BLOCK = 256
-"""Rows that are worked on at a time."""
+ROWS = 256
+"""Of a norm, worked on at a time."""
+PIECE = 1 / 4
+"""Bytes of attention scores that are alive at a time, over those of the packed projections."""
 ROTARY_BASE = 10_000.0  # Su et al., 2104.09864, section 3.2.2
 NORM_EPSILON = 1e-6
 
 
-def rotate(x: Tensor, sign: int) -> Tensor:
+def rotation(length: int, head_dim: int, like: Tensor) -> Tensor:
+    """Cosines and sines of rotary positions -> (2, length, head_dim / 2)."""
+    half = head_dim // 2
+    rates = ROTARY_BASE ** (-torch.arange(half, device=like.device, dtype=torch.float32) / half)
+    angles = torch.arange(length, device=like.device, dtype=torch.float32)[:, None] * rates
+    return torch.stack((angles.cos(), angles.sin())).to(like.dtype)
+
+
+def rotate(x: Tensor, turn: Tensor, sign: int) -> Tensor:
     """Rotary positions on (..., sequence, head_dim); `sign` -1 undoes them."""
-    half = x.shape[-1] // 2
-    rates = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates
-    cosine, sine = angles.cos().to(x.dtype), sign * angles.sin().to(x.dtype)
-    left, right = x[..., :half], x[..., half:]
+    cosine, sine = turn[0], sign * turn[1]
+    left, right = x.chunk(2, dim=-1)
     return torch.cat((left * cosine - right * sine, left * sine + right * cosine), dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Heads:
-    """The part of packed projections, or of their gradients, that one key-value head of one sequence has."""
+class _Sequence:
+    """What one sequence has of packed projections, or of their gradients: views."""
 
     queries: Tensor
-    """(queries of each key, sequence, head_dim)"""
+    """(heads, sequence, head_dim)"""
     keys: Tensor
-    """(sequence, head_dim)"""
+    """(key-value heads, sequence, head_dim)"""
     values: Tensor
-    chosen: tuple[int, slice]
-    """The sequence, and the heads of the result."""
 
 
-def _by_head(packed: Tensor, heads: int, kv_heads: int) -> Iterator[_Heads]:
-    """Views, one key-value head at a time, so that little is alive beside the tensors that a fused kernel has too."""
-    split = packed.unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2)
-    each = heads // kv_heads
-    for sequence, head in product(range(packed.shape[0]), range(kv_heads)):
-        part, chosen = split[sequence], slice(head * each, (head + 1) * each)
-        keys, values = part[heads + head], part[heads + kv_heads + head]
-        yield _Heads(part[chosen], keys, values, (sequence, chosen))
+def _by_sequence(packed: Tensor, heads: int, kv_heads: int) -> Iterator[_Sequence]:
+    for split in packed.unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2):
+        yield _Sequence(*split.split((heads, kv_heads, kv_heads)))
 
 
-def _blocks(length: int) -> Iterator[slice]:
-    return (slice(begin, min(begin + BLOCK, length)) for begin in range(0, length, BLOCK))
+def _pieces(packed: Tensor, heads: int) -> Iterator[slice]:
+    """Rows whose scores take little beside the tensors that a fused kernel has too."""
+    length = packed.shape[1]
+    of_a_row = heads * length * 4  # float32
+    rows = max(1, int(PIECE * packed.numel() * packed.element_size()) // of_a_row)
+    return (slice(begin, min(begin + rows, length)) for begin in range(0, length, rows))
+
+
+def _grouped(x: Tensor, kv_heads: int) -> Tensor:
+    """(heads, rows, n) -> (key-value heads, queries of each x rows, n)."""
+    groups: Tensor = x.unflatten(0, (kv_heads, -1))
+    return groups.flatten(1, 2)
 
 
 def _scores(queries: Tensor, keys: Tensor, rows: slice) -> Tensor:
-    """Of a block of queries with the keys up to it -> (queries of each key, block, keys), at least float32."""
-    keys, columns = keys[: rows.stop], torch.arange(rows.stop, device=keys.device)
-    products = queries[:, rows] @ keys.mT
+    """Of these rows (heads, rows, head_dim) with the keys up to them -> (heads, rows, keys), at least float32."""
+    keys, columns = keys[:, : rows.stop], torch.arange(rows.stop, device=keys.device)
+    products = (_grouped(queries, len(keys)) @ keys.mT).unflatten(1, (-1, queries.shape[1])).flatten(0, 1)
     wide = products.to(torch.promote_types(products.dtype, torch.float32)) * keys.shape[-1] ** -0.5
     masked: Tensor = wide.masked_fill_(columns > columns[rows, None], -torch.inf)
     return masked
+
+
+def _mixed(shares: Tensor, values: Tensor) -> Tensor:
+    """(heads, rows, keys) of values (key-value heads, keys, head_dim) -> (heads, rows, head_dim)."""
+    groups: Tensor = (_grouped(shares, len(values)) @ values).unflatten(1, (-1, shares.shape[1]))
+    return groups.flatten(0, 1)
 
 
 @torch.library.custom_op("scalecli::attention", mutates_args=())
 def attention(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
     """Causal attention with rotary positions over packed queries, keys and values -> output, log-sum-exp [float32]."""
     batch, length, width = packed.shape
-    out = packed.new_empty(batch, length, heads, width // (heads + 2 * kv_heads))
+    head_dim = width // (heads + 2 * kv_heads)
+    out = packed.new_empty(batch, length, heads, head_dim)
     logsumexp = packed.new_empty(batch, heads, length, dtype=torch.float32)
-    for part in _by_head(packed, heads, kv_heads):
-        queries, keys = rotate(part.queries, 1), rotate(part.keys, 1)
-        sequence, chosen = part.chosen
-        for rows in _blocks(length):
-            scores = _scores(queries, keys, rows)
+    turn = rotation(length, head_dim, packed)
+    for part, out_part, top_part in zip(
+        _by_sequence(packed, heads, kv_heads), out.transpose(1, 2), logsumexp, strict=True
+    ):
+        keys = rotate(part.keys, turn, 1)
+        for rows in _pieces(packed, heads):
+            scores = _scores(rotate(part.queries[:, rows], turn[:, rows], 1), keys, rows)
             top = scores.logsumexp(-1)
-            shares = (scores - top[..., None]).exp().to(packed.dtype)
-            out[sequence, rows, chosen] = (shares @ part.values[: rows.stop]).transpose(0, 1)
-            logsumexp[sequence, chosen, rows] = top.float()
+            top_part[:, rows] = top
+            shares = scores.sub_(top[..., None]).exp_().to(packed.dtype)
+            out_part[:, rows] = _mixed(shares, part.values[:, : rows.stop])
     return out.flatten(2), logsumexp
 
 
@@ -101,21 +119,26 @@ def attention_backward(
     """Gradient of `attention` for the packed input."""
     made = torch.empty_like(packed)
     d_out, out = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (grad, out))
-    for part, d_part in zip(_by_head(packed, heads, kv_heads), _by_head(made, heads, kv_heads), strict=True):
-        queries, keys = rotate(part.queries, 1), rotate(part.keys, 1)
-        d_queries, d_keys, d_values = (torch.zeros_like(x) for x in (queries, keys, part.values))
-        for rows in _blocks(packed.shape[1]):
-            at, seen = (*part.chosen, rows), slice(rows.stop)
-            shares = (_scores(queries, keys, rows) - logsumexp[at][..., None]).exp()
-            d_shares = (d_out[at] @ part.values[seen].mT).to(shares.dtype)
+    turn = rotation(packed.shape[1], d_out.shape[-1], packed)
+    for sequence, (part, d_part) in enumerate(
+        zip(_by_sequence(packed, heads, kv_heads), _by_sequence(made, heads, kv_heads), strict=True)
+    ):
+        keys = rotate(part.keys, turn, 1)
+        d_keys = torch.zeros_like(keys)
+        d_part.values.zero_()
+        for rows in _pieces(packed, heads):
+            at, seen = (sequence, slice(None), rows), (slice(None), slice(rows.stop))
+            queries = rotate(part.queries[:, rows], turn[:, rows], 1)
+            shares = _scores(queries, keys, rows).sub_(logsumexp[at][..., None]).exp_()
+            d_shares = _mixed(d_out[at], part.values[seen].mT).to(shares.dtype)
             mean = (d_out[at] * out[at]).sum(-1, keepdim=True, dtype=shares.dtype)
-            d_scores = (shares * (d_shares - mean) * keys.shape[-1] ** -0.5).to(packed.dtype)
-            d_queries[:, rows] = d_scores @ keys[seen]
-            d_keys[seen] += (d_scores.mT @ queries[:, rows]).sum(0)
-            d_values[seen] += (shares.to(packed.dtype).mT @ d_out[at]).sum(0)
-        d_part.queries.copy_(rotate(d_queries, -1))
-        d_part.keys.copy_(rotate(d_keys, -1))
-        d_part.values.copy_(d_values)
+            d_scores = d_shares.sub_(mean).mul_(shares).mul_(keys.shape[-1] ** -0.5).to(packed.dtype)
+            d_part.queries[:, rows] = rotate(_mixed(d_scores, keys[seen]), turn[:, rows], -1)
+            d_keys[seen] += _grouped(d_scores, kv_heads).mT @ _grouped(queries, kv_heads)
+            d_part.values[seen] += _grouped(shares.to(packed.dtype), kv_heads).mT @ _grouped(
+                d_out[at], kv_heads
+            )
+        d_part.keys.copy_(rotate(d_keys, turn, -1))
     return made
 
 
@@ -152,7 +175,7 @@ def rms_norm(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(x: Tensor) -> tuple[Tensor, ...]:
     """Views of some rows at a time, so that little is alive beside the tensors that a fused kernel has too."""
-    views: tuple[Tensor, ...] = x.flatten(0, -2).split(BLOCK)
+    views: tuple[Tensor, ...] = x.flatten(0, -2).split(ROWS)
     return views
 
 
