@@ -1,7 +1,7 @@
 """Memory: closed forms against the tracker over the full matrix, against peers, and against real CPU training.
 
     python benchmarks/memory.py matrix      closed form against tracker for every shape, batch, recipe
-    python benchmarks/memory.py fuzz        the same for 85 random small shapes and recipes
+    python benchmarks/memory.py fuzz        the same for 300 random small shapes, recipes and layouts
     python benchmarks/memory.py peers       accelerate's and DeepSpeed's estimators and ours beside the tracker
     python benchmarks/memory.py resident    the tracker against resident memory of real training on this CPU
     python benchmarks/memory.py speed       tracing 7B; the layout search for 70B on 512 devices in a fresh process
@@ -21,6 +21,8 @@ from dataclasses import replace
 from itertools import product
 from random import Random
 
+from memory_cases import random_case
+
 from scalecli.accounting.memory import Recipe, estimate_memory
 from scalecli.accounting.shape import ModelShape
 from scalecli.probes.memory.measure import measure_training
@@ -32,7 +34,7 @@ MEDIUM = ModelShape(layers=24, width=2048, ffn=5504, heads=16, kv_heads=16, voca
 LARGE = ModelShape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, vocab=32000)
 SHAPES = {"125M": SMALL, "1.3B": MEDIUM, "7B": LARGE}
 LENGTH = 2048
-FUZZ = 85
+FUZZ = 300
 VARIANTS = {
     "gqa": replace(LARGE, kv_heads=8),
     "gelu": replace(LARGE, activation="gelu", ffn=16384),
@@ -93,58 +95,20 @@ def matrix() -> None:
 
 
 def fuzz() -> None:
-    """Random shapes and recipes, adapters and experts among them; the farthest are shown."""
+    """Random shapes, recipes and layouts, of which one device is traced; the farthest are shown."""
     random = Random(7)
     errors = []
     for _ in range(FUZZ):
-        shape, recipe = random_shape(random), random_recipe(random)
-        if shape.num_experts > 1 or shape.tied or shape.qk_norm:
-            recipe = replace(recipe, lora_rank=0)
-        size = {
-            "micro_batch_sequences": random.choice((1, 2, 4)),
-            "sequence_length": random.choice((16, 64, 256)),
-        }
-        traced, counted = trace_training(shape, recipe, **size), estimate_memory(shape, recipe, **size)
-        errors.append((abs(counted.peak_bytes / traced.peak_bytes - 1), f"{shape} {recipe} {size}"))
+        case = random_case(random)
+        counted = estimate_memory(case.shape, case.recipe, case.layout, **case.size)
+        traced = trace_training(case.shape, case.recipe, case.layout, stage=counted.stage, **case.size)
+        worst = max(abs(counted.moments[moment] / peak - 1) for moment, peak in traced.peaks.items())  # type: ignore[index]
+        errors.append((worst, str(case)))
     errors.sort(reverse=True)
     within = sum(error < 1e-3 for error, _ in errors)
-    print(f"{within} of {FUZZ} within 1e-3; the farthest:")
-    for error, case in errors[: FUZZ - within or 1]:
-        print(f"{error:.2e} {case}")
-
-
-def random_shape(random: Random) -> ModelShape:
-    heads = random.choice((2, 4, 8))
-    width = heads * random.choice((16, 32, 64))
-    experts = random.choice((1, 1, 1, 4, 8))
-    return ModelShape(
-        layers=random.choice((1, 2, 3, 5)),
-        width=width,
-        ffn=random.choice((2 * width, 4 * width, 3 * width + 8)),
-        heads=heads,
-        kv_heads=random.choice([k for k in (1, 2, 4, 8) if heads % k == 0]),
-        vocab=random.choice((16, 256, 3000, 50000)),
-        activation=random.choice(("swiglu", "gelu")),
-        norm=random.choice(("rms", "layer")),
-        tied=random.random() < 0.3,
-        qk_norm=random.random() < 0.2,
-        num_experts=experts,
-        experts_per_token=1 if experts == 1 else random.choice((1, 2)),
-    )
-
-
-def random_recipe(random: Random) -> Recipe:
-    return Recipe(
-        precision=random.choice(("bf16", "bf16-autocast", "fp32")),
-        optimizer=random.choice(("adamw", "adamw", "sgd", "sgd-momentum")),
-        optimizer_impl=random.choice(("loop", "foreach", "fused")),
-        recompute=random.choice(("none", "selective", "full")),
-        logits=random.choice(("full", "chunked")),
-        accumulation=random.choice((1, 1, 2)),
-        lora_rank=random.choice((0, 0, 0, 4)),
-        dropout=random.choice((0.0, 0.0, 0.1)),
-        expert_capacity=random.choice((1.0, 1.5)),
-    )
+    print(f"{within} of {FUZZ} within 1e-3 in every moment; the farthest:")
+    for error, case_text in errors[: FUZZ - within or 1]:
+        print(f"{error:.2e} {case_text}")
 
 
 def peers() -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from scalecli.accounting.memory import Recipe
+from scalecli.accounting.memory.parameters import layer_parameters
 from scalecli.accounting.memory.rank import Rank
+from scalecli.accounting.memory.weights import weight_count
 
 # Tiles of the output that a multiprocessor works on (NVIDIA, Matrix Multiplication Background, section 2.3), and the
 # pieces that a long inner dimension may be split into when there are too few of them.
@@ -144,7 +146,7 @@ def _product(engine: Engine, recipe: Recipe, m: int, n: int, k: int, *, flops: f
     """Forward; backward has one product for the input's gradient and, of a trained weight, one that is added to the
     weight's."""
     backward = matmul(engine, m, k, n, flops=flops)
-    if not recipe.lora_rank:
+    if recipe.trained.weights:
         added = 2 * (MASTER_GRADIENT_BYTES if recipe.master_weights else recipe.weight_bytes)
         backward += matmul(engine, k, n, m, flops=flops, output_bytes=added)
     return Passes(matmul(engine, m, n, k, flops=flops), backward)
@@ -177,8 +179,9 @@ def _streamed_bytes(rank: Rank, recipe: Recipe) -> int:
         total += 2 * packed
     if rank.routed > 1:
         total += 2 * 2 * rank.slots * rank.width * e
-    if recipe.precision.startswith("fp8"):  # read in two bytes, written in one, also transposed
-        total += 2 * (2 * rank.tokens * rank.width * e + packed + hidden)
+    if recipe.formats.operand == 1:
+        # Read in two bytes, written in one, also transposed; read once more where its maximum is measured first.
+        total += (3 if recipe.formats.rescales else 2) * (2 * rank.tokens * rank.width * e + packed + hidden)
     return total
 
 
@@ -186,4 +189,5 @@ def _cast_bytes(rank: Rank, recipe: Recipe) -> int:
     """Autocast reads every weight and writes its copy, and casts the gradient of every copy back."""
     if recipe.precision != "bf16-autocast":
         return 0
-    return (recipe.weight_bytes + recipe.compute_bytes) * rank.layer_weights
+    weights = weight_count(layer_parameters(rank, recipe))
+    return (recipe.weight_bytes + recipe.compute_bytes) * weights

@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 
 
 def design(
-    fit: Annotated[Path, typer.Option("--fit", help="A fit written by `scalecli fit --out`.")],
-    at: Annotated[list[str], typer.Option("--at", help="The target: params=7B,tokens=1.4T, or flops=1e24.")],
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            "--fit", help="A fit written by `scalecli fit --out`; without one, the edges of --runs."
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="The target of the fit: params=7B,tokens=1.4T, or flops=1e24."),
+    ] = None,
     answer: Annotated[
         str,
         typer.Option(
@@ -58,6 +66,9 @@ def design(
         str | None,
         typer.Option("--runs", help="The table of the fit: settings with an optimum at an edge come first."),
     ] = None,
+    map: options.Map = None,
+    unit: options.Unit = None,
+    where: options.Where = None,
     interval: options.Level = 0.9,
     spec: Annotated[
         Path | None, typer.Option("--spec", help="Write the runs for `scalecli probe sweep --spec`.")
@@ -72,22 +83,33 @@ def design(
       scalecli design --fit loss.fit.json --at params=7B,tokens=1.4T --budget 1e19
 
       scalecli design --fit loss.fit.json --answer params --at flops=1e24 --hours 12h --flops-per-second 2e14
+
+      scalecli design --runs grid.csv --spec beyond.toml
     """
-    from scalecli.fitters.design.report import design_runs, sweep_spec_text
+    from scalecli.fitters.design.report import design_edges, design_runs, sweep_spec_text
     from scalecli.fitters.fit import Fit
 
-    recorded, found = None if runs is None else read_table(runs), Fit.read(fit)
+    recorded = None if runs is None else read_table(runs, map, unit, where)
+    found = None if fit is None else Fit.read(fit)
     speed = _speed(flops_per_second, recorded, found)
-    document = design_runs(
-        found,
-        answer=answer,
-        at=options.numbers(at, "--at"),
-        budget=_budget(budget, hours, speed),
-        most=most,
-        runs=recorded,
-        speed=speed,
-        level=interval,
-    )
+    if found is not None:
+        document = design_runs(
+            found,
+            answer=answer,
+            at=options.numbers(at, "--at"),
+            budget=_budget(budget, hours, speed),
+            most=most,
+            runs=recorded,
+            speed=speed,
+            level=interval,
+        )
+    elif recorded is not None:
+        unlimited = budget is None and hours is None
+        document = design_edges(
+            recorded, budget=None if unlimited else _budget(budget, hours, speed), speed=speed
+        )
+    else:
+        raise typer.BadParameter("give a fit, or --runs with a grid to go beyond", param_hint="--fit")
     if spec is not None:
         write_text(spec, sweep_spec_text(document["runs"]))
     show(document, _draw, as_json=as_json, out=out)
@@ -107,16 +129,26 @@ def _budget(flops: float | None, seconds: float | None, speed: Speed | None) -> 
     return seconds * speed.largest
 
 
-def _speed(flops_per_second: float | None, runs: RunTable | None, fit: Fit) -> Speed | None:
+def _speed(flops_per_second: float | None, runs: RunTable | None, fit: Fit | None) -> Speed | None:
     """How fast runs train: as said, else as recorded with the runs, else with the fit."""
     from scalecli.fitters.speed import Speed
 
     if flops_per_second is not None:
         return Speed.constant(flops_per_second)
-    return (None if runs is None else Speed.of_runs(runs)) or Speed.of_provenance(fit.provenance)
+    recorded = None if runs is None else Speed.of_runs(runs)
+    return recorded if recorded is not None or fit is None else Speed.of_provenance(fit.provenance)
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:
+    if document["answer"] is not None:
+        yield from _draw_plans(document)
+    names = list(document["runs"][0]) if document["runs"] else []
+    yield table(
+        f"train next ({document['best']})", names, ([run[name] for name in names] for run in document["runs"])
+    )
+
+
+def _draw_plans(document: Any) -> Iterator[RenderableType]:
     asked, share = document["answer"], f"{document['interval']:.0%}"
     place = ", ".join(f"{name}={value:.4g}" for name, value in asked["at"].items())
     yield f"{asked['name']} at {place}: {span(asked)} {asked['unit']}, {share} interval"
@@ -132,7 +164,3 @@ def _draw(document: Any) -> Iterator[RenderableType]:
     )
     heads = ["plan", "runs", "FLOPs", f"then ({share} interval)", "width, of today's"]
     yield table(f"for {document['budget_flops']:.3g} FLOPs", heads, rows)
-    names = list(document["runs"][0]) if document["runs"] else []
-    yield table(
-        f"train next ({document['best']})", names, ([run[name] for name in names] for run in document["runs"])
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalecli.cli import options
+from scalecli.cli import options, step
 from scalecli.cli.layout_tables import draw_alternatives, draw_layout, layout_text
 from scalecli.cli.model import wished_shape
 from scalecli.cli.render import show, table
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+@step.takes(step.BLOCKS, step.RECIPE, step.LAYOUT)
 def memory(
     params: options.Params = None,
     params_kind: options.ParamsKind = "total",
@@ -26,13 +27,6 @@ def memory(
     heads: options.Heads = None,
     kv_heads: options.KvHeads = None,
     vocab: options.Vocab = 32000,
-    norm: Annotated[str, typer.Option("--norm", metavar="rms|layer")] = "rms",
-    activation: Annotated[str, typer.Option("--activation", metavar="swiglu|gelu")] = "swiglu",
-    experts: Annotated[
-        int, typer.Option("--experts", min=1, help="Experts in every feed-forward block.")
-    ] = 1,
-    experts_per_token: Annotated[int, typer.Option("--experts-per-token", min=1)] = 1,
-    capacity_factor: options.CapacityFactor = 1.0,
     sequence_length: options.SequenceLength = 2048,
     micro_batch: Annotated[
         int | None,
@@ -41,30 +35,13 @@ def memory(
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Sequences in a step, over all devices.")
     ] = None,
-    precision: options.Precision = "bf16",
-    optimizer: options.OptimizerName = "adamw",
-    optimizer_impl: options.OptimizerImpl = "foreach",
-    recompute: options.Recompute = "none",
-    logits: options.Logits = "full",
-    lora_rank: Annotated[
-        int, typer.Option("--lora-rank", min=0, help="Train adapters of this rank only.")
-    ] = 0,
     sharding: Annotated[
         str | None,
         typer.Option("--sharding", metavar="none|ddp|zero1|zero2|zero3", help="[ddp with --dp, else none]"),
     ] = None,
-    tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel ranks.")] = 1,
-    pp: Annotated[int, typer.Option("--pp", min=1, help="Pipeline stages.")] = 1,
-    cp: Annotated[int, typer.Option("--cp", min=1, help="Context-parallel ranks.")] = 1,
-    ep: Annotated[
-        int, typer.Option("--ep", min=1, help="Expert-parallel ranks, out of the data-parallel ones.")
-    ] = 1,
     dp: Annotated[
         int | None, typer.Option("--dp", min=1, help="Data-parallel ranks. [what --count leaves]")
     ] = None,
-    offload: Annotated[
-        str, typer.Option("--offload", metavar="none|optimizer|optimizer+weights|activations")
-    ] = "none",
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
@@ -80,6 +57,7 @@ def memory(
     device: options.Device = "auto",
     out: options.Out = None,
     as_json: options.Json = False,
+    **wishes: Any,
 ) -> None:
     """Say how many bytes each thing takes on one device, when the peak is, and whether it fits.
 
@@ -93,6 +71,8 @@ def memory(
 
       scalecli memory --calibrate --accelerator h100-80g --device cuda
     """
+    from dataclasses import replace
+
     from scalecli.accounting.memory import Layout, Recipe
     from scalecli.cli.calibrate import calibrate_overhead, draw_calibration
     from scalecli.plan.devices import plan_on
@@ -100,32 +80,18 @@ def memory(
     from scalecli.plan.memory import plan_memory
     from scalecli.plan.step.conditions import assumed
 
-    kinds: dict[str, Any] = {
-        "precision": precision, "optimizer": optimizer, "optimizer_impl": optimizer_impl, "recompute": recompute,
-        "logits": logits,
-    }  # fmt: skip
-    recipe = Recipe(**kinds, lora_rank=lora_rank, expert_capacity=capacity_factor)
+    recipe = Recipe(**step.values(step.RECIPE, wishes))
     if calibrate:
         overhead = calibrate_overhead(accelerator, accelerators, device, recipe)
         show(overhead, draw_calibration, as_json=as_json, out=out)
         return
-    shape = _model(
-        params,
-        params_kind,
-        layers,
-        width,
-        ffn,
-        heads,
-        kv_heads,
-        vocab,
-        norm,
-        activation,
-        experts,
-        experts_per_token,
-    )
-    ranks = dp if dp is not None else max(1, count // (tp * pp * cp))
-    placement: dict[str, Any] = {"sharding": sharding or ("ddp" if ranks > 1 else "none"), "offload": offload}
-    layout = Layout(**placement, tp=tp, pp=pp, cp=cp, ep=ep, dp=ranks)
+    sizes = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
+    shape = replace(sizes, **step.values(step.BLOCKS, wishes))
+    placement = step.values(step.LAYOUT, wishes)
+    cut = placement["tp"] * placement["pp"] * placement["cp"]
+    placement["dp"] = dp if dp is not None else max(1, count // cut)
+    placement["sharding"] = sharding or ("ddp" if placement["dp"] > 1 else "none")
+    layout = Layout(**placement)
     fleet = None if accelerator is None else fleet_of(accelerator, count, accelerators)
     devices = count if fleet is None else fleet.count
     conditions = assumed(options.pairs(assume, "--assume"))
@@ -144,7 +110,7 @@ def memory(
         "schema": "scalecli/memory/1",
         "target": {
             "params": shape.params, "shape": options.plain(shape), "sequence_length": sequence_length,
-            "accelerator": accelerator, "count": devices,
+            "accelerator": accelerator, "count": devices, "recipe": options.plain(recipe),
         },
         **found.part,
         "alternatives": [choice.summary() for choice in found.alternatives],
@@ -158,33 +124,6 @@ def _draw(document: Any) -> Iterator[RenderableType]:
     yield from draw_alternatives(document["alternatives"])
 
 
-def _model(
-    params: float | None,
-    params_kind: str,
-    layers: int | None,
-    width: int | None,
-    ffn: int | None,
-    heads: int | None,
-    kv_heads: int | None,
-    vocab: int,
-    norm: str,
-    activation: str,
-    experts: int,
-    experts_per_token: int,
-) -> Any:
-    """The shape that the options name, or one of the wished size."""
-    from dataclasses import replace
-
-    shape = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
-    return replace(
-        shape,
-        norm=options.one_of(norm, ("rms", "layer"), "--norm"),
-        activation=options.one_of(activation, ("swiglu", "gelu"), "--activation"),
-        num_experts=experts,
-        experts_per_token=experts_per_token,
-    )
-
-
 def draw_memory(document: Any) -> Iterator[RenderableType]:
     """The tables of a memory plan."""
     peak = document["peak"]
@@ -195,7 +134,18 @@ def draw_memory(document: Any) -> Iterator[RenderableType]:
         f"micro-batch {document['micro_batch_sequences']} × accumulation {document['accumulation']}; "
         f"{layout_text(document)}; recompute {document['recompute']}, {document['precision']}"
     )
+    if document["host_bytes"]:
+        yield from _draw_host(document)
     if document["fits"] is not None:
         verdict = "fits" if document["fits"] else "does NOT fit"
         yield f"{verdict}; headroom {format_bytes(document['headroom_bytes'])}"
     yield from draw_layout(document)
+
+
+def _draw_host(document: Any) -> Iterator[RenderableType]:
+    """What is offloaded from one device."""
+    rows = ((name, format_bytes(size)) for name, size in document["host_terms"].items())
+    title = f"In the host's memory for one device: {format_bytes(document['host_bytes'])}"
+    yield table(title, ["", "bytes"], rows)
+    traffic = sum(part["traffic"] for part in document["offloaded"])
+    yield f"{format_bytes(traffic)} pass the device's link in a step"

@@ -177,9 +177,3 @@ Assume = Annotated[
         rich_help_panel=DEVICES,
     ),
 ]
-
-Precision = Annotated[str, typer.Option("--precision", metavar="bf16|bf16-autocast|fp32")]
-OptimizerName = Annotated[str, typer.Option("--optimizer", help="adamw, muon, sgd, adafactor, ...")]
-OptimizerImpl = Annotated[str, typer.Option("--optimizer-impl", metavar="loop|foreach|fused")]
-Recompute = Annotated[str, typer.Option("--recompute", metavar="none|selective|full")]
-Logits = Annotated[str, typer.Option("--logits", metavar="full|chunked")]

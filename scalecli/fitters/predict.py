@@ -10,6 +10,7 @@ import numpy as np
 from scalecli.errors import DataError, NoOptimum
 from scalecli.fitters.domain import SIZES, with_compute
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.landscape.tuned import KNOBS, fill_in, has_optimum
 from scalecli.fitters.law import Array
 from scalecli.fitters.speed import AXIS as HOURS
 from scalecli.fitters.speed import Speed
@@ -30,13 +31,32 @@ Point = Mapping[str, float]
 
 
 def predict_points(fit: Fit, points: Sequence[Point], *, level: float | None = None) -> dict[str, Any]:
-    """The prediction document for these points; `DataError` when an input is missing or not positive."""
-    x = _columns(fit, points)
+    """The prediction document for these points; `DataError` when an input is missing or not positive.
+
+    A landscape may be asked without batch and learning rate: then they are the best ones, told in `optimum`.
+    """
     level = fit.interval if level is None else level
+    whole, optima = zip(*(_tuned(fit, point, level) for point in points), strict=True)
+    x = _columns(fit, whole)
     found = fit.predict(x, level)
-    rows = zip(points, found.value, found.low, found.high, found.extrapolation, strict=True)
-    told = [point_document(*row, level) | hours for row, hours in zip(rows, _hours(fit, x), strict=True)]
-    return points_document(fit, fit.law.output, told)
+    rows = zip(whole, found.value, found.low, found.high, found.extrapolation, strict=True)
+    places = [
+        point_document(*row, level) | hours | ({"optimum": best} if best else {})
+        for row, hours, best in zip(rows, _hours(fit, x), optima, strict=True)
+    ]
+    return points_document(fit, fit.law.output, places)
+
+
+def asked_inputs(law: Any) -> list[str]:
+    """The inputs that every point has to say."""
+    return [name for name in law.inputs if not (has_optimum(law) and name in KNOBS)]
+
+
+def _tuned(fit: Fit, point: Point, level: float) -> tuple[Point, dict[str, Any]]:
+    if not has_optimum(fit.law) or set(KNOBS) <= point.keys():
+        return point, {}
+    _check_point(point, asked_inputs(fit.law))
+    return fill_in(fit, point, level)
 
 
 def solve_points(
@@ -57,16 +77,20 @@ def solve_points(
 
 def _columns(fit: Fit, points: Sequence[Point]) -> dict[str, Array]:
     for point in points:
-        missing = [name for name in fit.law.inputs if name not in point]
-        if missing:
-            raise DataError(
-                f"a point needs {', '.join(fit.law.inputs)}; {', '.join(missing)} is missing",
-                hint="--at " + ",".join(f"{name}=..." for name in fit.law.inputs),
-            )
-        wrong = [name for name in fit.law.inputs if not (np.isfinite(point[name]) and point[name] > 0)]
-        if wrong:
-            raise DataError(f"{wrong[0]} is {point[wrong[0]]:g}; the inputs of a law are positive")
+        _check_point(point, fit.law.inputs)
     return {name: np.array([point[name] for point in points], dtype=float) for name in fit.law.inputs}
+
+
+def _check_point(point: Point, inputs: Sequence[str]) -> None:
+    missing = [name for name in inputs if name not in point]
+    if missing:
+        raise DataError(
+            f"a point needs {', '.join(inputs)}; {', '.join(missing)} is missing",
+            hint="--at " + ",".join(f"{name}=..." for name in inputs),
+        )
+    wrong = [name for name in inputs if not (np.isfinite(point[name]) and point[name] > 0)]
+    if wrong:
+        raise DataError(f"{wrong[0]} is {point[wrong[0]]:g}; the inputs of a law are positive")
 
 
 def _hours(fit: Fit, x: Mapping[str, Array]) -> list[dict[str, float]]:

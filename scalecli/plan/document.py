@@ -86,7 +86,9 @@ class RatePart(Document):
     schedule: str
     warmup_tokens: int | None
     decay_tokens: int | None
-    flat_range: tuple[float, float] | None = Field(description="loss within 0.1 % of the best")
+    flat_range: tuple[float, float] | None = Field(
+        description="loss within 0.1 % of the best, at the batch that is run"
+    )
     groups: list[RateGroup]
 
 
@@ -172,6 +174,14 @@ class DevicePart(Document):
     seconds: float
 
 
+class OffloadedPart(Document):
+    """What one device has elsewhere [bytes]; `traffic` passes its link in a step, both ways together."""
+
+    part: str
+    bytes: int
+    traffic: int
+
+
 class MemoryPart(Document):
     """Bytes of the worst device. `terms` are what is resident at the peak."""
 
@@ -197,6 +207,8 @@ class MemoryPart(Document):
     offload: str
     precision: str
     host_bytes: int
+    host_terms: dict[str, int]
+    offloaded: list[OffloadedPart]
     step: StepPart | None
     elastic: list[ElasticPart]
     devices: list[DevicePart] = Field(description="empty for one kind of devices")

@@ -16,6 +16,7 @@ from scalecli.plan.calibration import overhead_of
 from scalecli.plan.elastic import on_fewer_devices
 from scalecli.plan.layout import Choice, Demand, search_layouts
 from scalecli.plan.relief import Relief, reliefs
+from scalecli.plan.saving_remarks import remark_on_activations, remark_on_offloading, remark_on_training
 from scalecli.plan.step.conditions import STANDARD, Conditions
 from scalecli.plan.step.engine import kernel_efficiency
 from scalecli.plan.step.report import step_part
@@ -90,7 +91,7 @@ def plan_memory(
     )  # fmt: skip
     return MemoryPlan(
         part=memory_part(chosen, accelerator) | {"elastic": elastic, "devices": []},
-        warnings=_warnings(chosen, accelerator, overhead, changes),
+        warnings=tuple(_warnings(shape, chosen, accelerator, overhead, changes)),
         chosen=chosen,
         alternatives=tuple(others),
         reliefs=tuple(changes),
@@ -210,6 +211,8 @@ def memory_part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, An
         "offload": layout.offload,
         "precision": chosen.recipe.precision,
         "host_bytes": estimate.host_bytes,
+        "host_terms": estimate.host_terms,
+        "offloaded": [asdict(part) for part in estimate.moved],
         "step": None
         if chosen.step is None or accelerator is None
         else step_part(chosen.step, layout.devices, accelerator.power_watts),
@@ -217,28 +220,27 @@ def memory_part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, An
 
 
 def _warnings(
-    chosen: Choice, accelerator: Accelerator | None, overhead: Overhead, changes: list[Relief]
-) -> tuple[tuple[str, str], ...]:
+    shape: ModelShape,
+    chosen: Choice,
+    accelerator: Accelerator | None,
+    overhead: Overhead,
+    changes: list[Relief],
+) -> Iterator[tuple[str, str]]:
+    yield from remark_on_training(shape, chosen.recipe)
     if accelerator is None:
-        return (("W-NO-ACCELERATOR", "no accelerator was named: whether this fits is not known"),)
-    found = []
+        yield "W-NO-ACCELERATOR", "no accelerator was named: whether this fits is not known"
+        return
     if not overhead.calibrated:
-        found.append(
-            ("W-UNCALIBRATED", f"overhead is {overhead.origin}; memory --calibrate measures it here")
-        )
-    found += device_warnings(accelerator, chosen.recipe)
-    if chosen.layout.offload != "none" and chosen.step is not None:
-        needed = chosen.step.offload_bandwidth
-        found.append(
-            ("W-OFFLOAD", f"hiding the transfers to the host takes {needed / 1e9:.3g} GB/s a device")
-        )
+        yield "W-UNCALIBRATED", f"overhead is {overhead.origin}; memory --calibrate measures it here"
+    yield from device_warnings(accelerator, chosen.recipe)
+    yield from remark_on_offloading(chosen.layout, shape.layers // chosen.layout.pp, chosen.step)
     if chosen.device_bytes > accelerator.memory_bytes:
         excess = chosen.device_bytes - accelerator.memory_bytes
         helps = next((change for change in changes if change.saves_bytes >= excess), None)
         remedy = f"; {helps.change} would make it fit" if helps else ""
         message = f"{format_bytes(excess)} more than one {accelerator.name} has, highest at {chosen.estimate.moment}"
-        found.append(("W-DOES-NOT-FIT", message + remedy))
-    return tuple(found)
+        yield "W-DOES-NOT-FIT", message + remedy
+        yield from remark_on_activations(chosen.estimate)
 
 
 def device_warnings(accelerator: Accelerator, recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from scalecli.accounting.flops import training_flops_per_token
 from scalecli.accounting.memory import Layout, Recipe
-from scalecli.accounting.memory.optimizers import STATES, Tensor, trained_tensors
+from scalecli.accounting.memory.optimizers import STATES
+from scalecli.accounting.memory.parameters import Parameter
 from scalecli.accounting.memory.rank import rank_of
+from scalecli.accounting.memory.weights import trained
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Optimizer, optimizers
 
@@ -46,30 +48,30 @@ def optimizer_costs(shape: ModelShape, *, batch_tokens: float, sequence_length: 
     """Every optimizer of the catalogue, the fewest state bytes first."""
     recipe = Recipe(precision="fp32")
     rank = rank_of(shape, recipe, Layout(), micro_batch_sequences=1, sequence_length=sequence_length, stage=0)
-    tensors = trained_tensors(rank, recipe)
+    found = trained(rank, recipe)
     training = batch_tokens * training_flops_per_token(shape, sequence_length)
     # Optimizers of matrices leave vectors, embedding and head to elementwise updates.
-    hidden = frozenset(tensor for tensor in tensors if not tensor.is_vector and tensor.rows != shape.vocab)
-    found = [_cost(each, tensors, hidden, recipe.optimizer_rank, training) for each in optimizers().values()]
-    return sorted(found, key=lambda cost: cost.state_bytes)
+    hidden = frozenset(p for p in found if p.columns and p.name not in ("embedding", "head"))
+    costs = [_cost(each, found, hidden, recipe.optimizer_rank, training) for each in optimizers().values()]
+    return sorted(costs, key=lambda cost: cost.state_bytes)
 
 
 def _cost(
     optimizer: Optimizer,
-    tensors: tuple[Tensor, ...],
-    hidden: frozenset[Tensor],
+    found: tuple[Parameter, ...],
+    hidden: frozenset[Parameter],
     rank: int,
     training_flops: float,
 ) -> OptimizerCost:
     flops = traffic = 0.0
-    for tensor in tensors:
-        m, n = sorted((tensor.rows, tensor.columns))
-        matrices = tensor.count * tensor.stack
-        counted = tuple(optimizer.step_flops) if tensor in hidden else ("weight",)
+    for parameter in found:
+        m, n = sorted((parameter.rows, max(1, parameter.columns)))
+        matrices = parameter.count * parameter.stack
+        counted = tuple(optimizer.step_flops) if parameter in hidden else ("weight",)
         flops += matrices * sum(optimizer.step_flops[name] * MONOMIALS[name](m, n, rank) for name in counted)
-        sides = optimizer.side_traffic * (m + n) if tensor in hidden else 0.0
+        sides = optimizer.side_traffic * (m + n) if parameter in hidden else 0.0
         traffic += matrices * (GRADIENT_BYTES * m * n + sides)
-    states, _ = STATES[optimizer.name](tensors, Recipe(precision="fp32"))
+    states, _ = STATES[optimizer.name](found, Recipe(precision="fp32"))
     return OptimizerCost(
         name=optimizer.name,
         state_bytes=states,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from scalecli.accounting.flops import AttentionCount, training_flops_per_token
 from scalecli.accounting.kernels import Engine, head_passes, layer_passes
 from scalecli.accounting.memory import Layout, Recipe, pipeline, saved
+from scalecli.accounting.memory.offload import moved_parts
 from scalecli.accounting.memory.rank import Rank, rank_of
+from scalecli.accounting.memory.weights import trained, weight_count
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.plan.step import exchanges
@@ -25,8 +28,8 @@ from scalecli.plan.step.links import Links
 HOST_BANDWIDTH = 25e9
 # Weights, gradient and states are read and written once a step.
 OPTIMIZER_PASSES = 2
-# Under LoRA frozen weights have no gradient of their own: two of three products are left.
-LORA_SHARE = 2 / 3
+# Frozen weights have no gradient of their own: two of three products are left.
+FROZEN_SHARE = 2 / 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +143,10 @@ def step_time(
         exchanges.pipeline_parallel(rank, recipe, layout, links, conditions),
         exchanges.data_parallel(rank, recipe, layout, links, conditions, micro_batch),
     ]
-    moved = _offloaded_bytes(rank, recipe, layout)
+    moved = sum(part.traffic for part in moved_parts(rank, recipe, layout, Fraction(1)))
     tokens = micro_batches * micro_batch_sequences * sequence_length
     cut = layout.tp * layout.pp * layout.cp
-    counted = LORA_SHARE if recipe.lora_rank else 1.0
+    counted = 1.0 if recipe.trained.weights else FROZEN_SHARE
     causal, full = (
         counted * tokens * training_flops_per_token(shape, sequence_length, attention=attention) / cut
         for attention in ("causal", "full")
@@ -176,21 +179,7 @@ def _recomputed(rank: Rank, recipe: Recipe, engine: Engine, forward: float) -> f
 
 
 def _optimizer_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> float:
-    """Weights, gradients and states, each read and written."""
+    """Trained weights, gradients and states, each read and written."""
     shards = layout.shards if layout.sharding.startswith("zero") else 1
     each = 2 * recipe.weight_bytes + 2 * recipe.state_bytes + (4 if recipe.master_weights else 0)
-    return OPTIMIZER_PASSES * rank.weights * each / shards
-
-
-def _offloaded_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> float:
-    """Bytes that pass between device and host in a step, both ways together."""
-    shards = layout.shards if layout.sharding.startswith("zero") else 1
-    weights = rank.weights * recipe.weight_bytes / shards
-    kept = saved.layer_kept(rank, recipe) * rank.layers
-    parts = layout.offload.split("+")
-    moved = 0.0
-    if "weights" in parts:  # in for every pass, gradients or updated weights out once
-        moved += (1 + 2 * recipe.accumulation) * weights
-    elif "optimizer" in parts:  # gradients out, weights back
-        moved += 2 * weights
-    return moved + (2.0 * kept * recipe.accumulation if "activations" in parts else 0.0)
+    return OPTIMIZER_PASSES * weight_count(trained(rank, recipe)) * each / shards

@@ -14,10 +14,8 @@ from scalecli.probes.sweep import local_slots
 from scalecli.probes.timing import StepTime
 from scalecli.probes.units import Unit, lengths, plan_units, unit_flops
 
-STATES_LIKE: dict[str, Any] = {"sgd": "sgd-momentum", "lars": "sgd-momentum"}
-"""Optimizers that the closed forms know by another name: they keep as many bytes."""
-TRACED_LIKE: dict[str, Any] = {"adafactor": "sgd", "lamb": "adamw", "lion": "sgd-momentum"}
-"""Optimizers that cannot be traced, and one that keeps about as many bytes."""
+KNOWN_AS: dict[str, Any] = {"sgd": "sgd-momentum"}
+"""Optimizers that the closed forms know by another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def unit_bytes(unit: Unit) -> int:
     config = unit[0]
     recipe = MemoryRecipe(
         precision="fp32" if config.dtype == "float32" else "bf16-autocast",
-        optimizer=STATES_LIKE.get(config.optimizer.name, config.optimizer.name),
+        optimizer=KNOWN_AS.get(config.optimizer.name, config.optimizer.name),
         optimizer_impl="fused",
     )
     sequences = config.batch_sequences // config.conduct.parts_of(config.batch_sequences)
@@ -78,7 +76,7 @@ def unit_bytes(unit: Unit) -> int:
         # In bfloat16, which every model can be traced in: all that counts is float, and has twice the bytes.
         traced = trace_foreign(
             config.shape,
-            replace(recipe, precision="bf16", optimizer=TRACED_LIKE.get(recipe.optimizer, recipe.optimizer)),
+            replace(recipe, precision="bf16"),
             micro_batch_sequences=sequences,
             sequence_length=length,
         )

@@ -171,10 +171,11 @@ def test_backward_in_chunks_of_the_sequence_lowers_its_peak() -> None:
     full = replace(LOOP, recompute="full", optimizer="sgd", logits="chunked", logit_chunks=64)
     chunked = replace(full, sequence_chunks=8)
     long = {"micro_batch_sequences": 1, "sequence_length": 65536}
-    assert (
-        estimate_memory(LLAMA_7B, chunked, **long).moments["backward"]
-        < 0.8 * estimate_memory(LLAMA_7B, full, **long).moments["backward"]
+    before, after = (
+        estimate_memory(LLAMA_7B, recipe, **long).moments["backward"] for recipe in (full, chunked)
     )
+    layer = (16 * LLAMA_7B.width + 8 * LLAMA_7B.ffn + 4 * LLAMA_7B.heads + 8) * long["sequence_length"]
+    assert 0.7 * layer < before - after < 7 / 8 * layer  # a layer's activations, of which one piece is alive
 
 
 @given(

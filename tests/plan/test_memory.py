@@ -83,7 +83,7 @@ def test_what_does_not_fit_names_a_change_that_would() -> None:
 def test_search_that_finds_nothing_says_which_bytes_and_what_would_help() -> None:
     with pytest.raises(DoesNotFit) as caught:
         plan_memory(
-            LLAMA_7B, sequence_length=2048, batch_sequences=8, accelerator=accelerator("l4"), search=True,
+            LLAMA_7B, sequence_length=262144, batch_sequences=8, accelerator=accelerator("l4"), search=True,
             recipe=Recipe(precision="fp32"),
         )  # fmt: skip
     assert caught.value.budget["weights"] > 0

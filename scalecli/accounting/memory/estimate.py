@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scalecli.accounting.memory import pipeline
-from scalecli.accounting.memory.layout import Layout, check_layout
-from scalecli.accounting.memory.moments import PEAKS
+from scalecli.accounting.memory.layout import Layout, check_layout, check_recipe
+from scalecli.accounting.memory.offload import Moved, host_terms, moved_parts
 from scalecli.accounting.memory.rank import rank_of
 from scalecli.accounting.memory.recipe import MOMENTS, Moment, Recipe
-from scalecli.accounting.memory.state import State
+from scalecli.accounting.memory.step import step_peaks
 from scalecli.accounting.memory.terms import RULES, Term
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError
@@ -25,10 +25,17 @@ class MemoryEstimate:
     """When the peak is reached."""
     saved_for_backward_bytes: int
     """Activations and weight copies of one micro-batch that wait for the backward pass."""
-    host_bytes: int
-    """Host memory for what is offloaded, pinned staging buffers included."""
+    host_terms: dict[str, int]
+    """Host memory for what is offloaded from one device, by name: staging buffers and what pinning wastes too."""
+    moved: tuple[Moved, ...]
+    """What is offloaded, and the traffic it makes."""
     stage: int
     """The pipeline stage whose rank is the worst."""
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory for one device."""
+        return sum(self.host_terms.values())
 
     @property
     def moments(self) -> dict[Moment, int]:
@@ -52,6 +59,7 @@ def estimate_memory(
     if micro_batch_sequences < 1 or sequence_length < 1:
         raise PlanError(f"a micro-batch of {micro_batch_sequences} × {sequence_length} tokens holds nothing")
     check_layout(shape, layout, sequence_length)
+    check_recipe(recipe, layout)
     # The first stage holds the embedding, the most layers and the most micro-batches; the last one the loss.
     stages = sorted({0, layout.pp - 1})
     estimates = [
@@ -67,20 +75,22 @@ def _estimate_stage(
     rank = rank_of(
         shape, recipe, layout, micro_batch_sequences=sequences, sequence_length=sequence_length, stage=stage
     )
-    state = State(rank, recipe, layout, pipeline.in_flight(layout, recipe.accumulation, stage))
-    by_moment = {moment: peak(state) for moment, peak in PEAKS.items()}
-    totals = {moment: sum(parts.values()) for moment, parts in by_moment.items()}
+    in_flight = pipeline.in_flight(layout, recipe.accumulation, stage)
+    by_moment, saved = step_peaks(rank, recipe, layout, in_flight)
+    moved = moved_parts(rank, recipe, layout, in_flight)
+    totals = {moment: sum(by_moment.get(moment, {}).values()) for moment in MOMENTS}
     moment = max(MOMENTS, key=totals.__getitem__)
     terms = []
     for name, rule in RULES.items():
-        at = {m: parts.get(name, 0) for m, parts in by_moment.items()}
+        at = {m: by_moment.get(m, {}).get(name, 0) for m in MOMENTS}
         if any(at.values()):
             terms.append(Term(name, at[moment], at, rule))
     return MemoryEstimate(
         terms=tuple(terms),
         peak_bytes=totals[moment],
         moment=moment,
-        saved_for_backward_bytes=state.saved_activations() + state.saved_casts(),
-        host_bytes=state.host_bytes(),
+        saved_for_backward_bytes=saved,
+        host_terms=host_terms(rank, recipe, layout, moved),
+        moved=moved,
         stage=stage,
     )

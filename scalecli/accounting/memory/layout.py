@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError
 
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3"]
 _SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
 Schedule = Literal["1f1b", "interleaved", "breadth-first", "zero-bubble"]
-Offload = Literal["none", "optimizer", "optimizer+weights", "activations"]
+Offload = Literal[
+    "none", "optimizer", "weights", "optimizer+weights", "activations", "optimizer+activations", "weights+activations",
+    "optimizer+weights+activations",
+]  # fmt: skip
+Tier = Literal["cpu", "nvme"]
+DEGREES = ("dp", "tp", "pp", "cp", "ep", "virtual_stages", "resident_layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Degrees of parallelism and what is sharded over the data-parallel ranks.
+    """Degrees of parallelism, what is sharded over the data-parallel ranks, and what lives outside the device.
 
     `zero1` shards optimizer states, `zero2` gradients too, `zero3` (fully sharded data parallel) weights too
     (Rajbhandari et al., 1910.02054, section 5). Context-parallel ranks share weights as data-parallel ones do, so
@@ -39,27 +45,71 @@ class Layout:
     """Weights under `zero3` are gathered again for backward, not kept."""
     shard_group: int | None = None
     """Ranks over which states are sharded, if fewer than all (hybrid sharding)."""
+    bucket_views: bool = False
+    """Gradients under `ddp` are views of the buckets that are reduced, not copied into them."""
     offload: Offload = "none"
-    """What lives in host memory between uses."""
+    """What lives in host memory, or behind it, between uses."""
+    offload_to: Tier = "cpu"
+    offload_layers: int | None = None
+    """How many layers' activations are offloaded, from the first one; None offloads all."""
+    resident_layers: int = 1
+    """Layers whose offloaded weights are on the device at a time, beside those on their way."""
+    prefetch_layers: int = 1
+    """Layers whose offloaded weights are on their way while others compute."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("sharding", Sharding), ("schedule", Schedule), ("offload", Offload)):
+        for name, allowed in (
+            ("sharding", Sharding), ("schedule", Schedule), ("offload", Offload), ("offload_to", Tier),
+        ):  # fmt: skip
             if getattr(self, name) not in get_args(allowed):
                 raise PlanError(
                     f"{name} {getattr(self, name)!r} is not known",
                     hint=f"choose one of {', '.join(get_args(allowed))}",
                 )
-        for name in ("dp", "tp", "pp", "cp", "ep", "virtual_stages"):
+        for name in DEGREES:
             if getattr(self, name) < 1:
-                raise PlanError(f"{name} is {getattr(self, name)}; a degree of parallelism is at least 1")
+                raise PlanError(f"{name} is {getattr(self, name)}; it is at least 1")
+        self._check_groups()
+        self._check_pipeline()
+        self._check_offload()
+
+    def _check_groups(self) -> None:
         if self.sharding == "none" and self.dp > 1:
             raise PlanError(
                 f"{self.dp} data-parallel ranks need a sharding", hint="give --sharding ddp or zero1-3"
             )
         if self.dp % self.ep:
             raise PlanError(f"{self.ep} expert-parallel ranks do not divide {self.dp} data-parallel ranks")
-        if self.shard_group is not None and (self.dp * self.cp) % self.shard_group:
+        if self.shard_group is None:
+            return
+        if self.shard_group < 1 or (self.dp * self.cp) % self.shard_group:
             raise PlanError(f"shard groups of {self.shard_group} do not divide {self.dp * self.cp} ranks")
+        if not self.sharding.startswith("zero"):
+            raise PlanError(f"{self.sharding} shards nothing, in groups or not", hint="--sharding zero3")
+
+    def _check_pipeline(self) -> None:
+        if self.virtual_stages > 1 and self.schedule not in ("interleaved", "breadth-first"):
+            raise PlanError(
+                f"{self.virtual_stages} model chunks a rank do not go with the schedule {self.schedule}",
+                hint="--schedule interleaved or breadth-first",
+            )
+        if self.schedule == "interleaved" and self.virtual_stages == 1:
+            raise PlanError("an interleaved schedule needs model chunks", hint="--virtual-stages 2 or more")
+        if self.schedule != "1f1b" and self.pp == 1:
+            raise PlanError(f"the schedule {self.schedule} needs pipeline stages", hint="--pp 2 or more")
+
+    def _check_offload(self) -> None:
+        if self.offload_layers is not None and (not self.offloads("activations") or self.offload_layers < 0):
+            raise PlanError(
+                f"{self.offload_layers} layers' activations cannot be offloaded",
+                hint="--offload activations with a number of layers",
+            )
+        if self.prefetch_layers < 0:
+            raise PlanError(f"{self.prefetch_layers} layers cannot be on their way")
+
+    def offloads(self, part: str) -> bool:
+        """Whether `optimizer`, `weights` or `activations` live outside the device."""
+        return part in self.offload.split("+")
 
     @property
     def devices(self) -> int:
@@ -96,7 +146,10 @@ def check_layout(shape: ModelShape, layout: Layout, sequence_length: int) -> Non
             f"a feed-forward width of {shape.ffn} cannot be split over {layout.tp} ranks", hint="change --ffn"
         )
     if layout.tp > 1 and layout.sequence_parallel and sequence_length % (layout.tp * layout.cp):
-        raise PlanError(f"a sequence of {sequence_length} cannot be split over {layout.tp * layout.cp} ranks")
+        raise PlanError(
+            f"a sequence of {sequence_length} cannot be split over {layout.tp * layout.cp} ranks",
+            hint="--no-sequence-parallel, or another length",
+        )
     if shape.layers < layout.pp * layout.virtual_stages:
         raise PlanError(
             f"{shape.layers} layers are fewer than {layout.pp * layout.virtual_stages} pipeline stages",
@@ -111,3 +164,17 @@ def check_layout(shape: ModelShape, layout: Layout, sequence_length: int) -> Non
             f"{shape.num_experts} experts cannot be split over {layout.ep} expert-parallel ranks",
             hint="use --ep with a divisor of the number of experts",
         )
+
+
+def check_recipe(recipe: Recipe, layout: Layout) -> None:
+    """Raise PlanError where a recipe and a layout ask for what nobody has put together."""
+    splits = layout.tp > 1 and layout.sequence_parallel
+    for wished, what in (
+        (recipe.sampled_rows < 1, "a sample of the rows"),
+        (recipe.base_bits is not None, "a quantised base"),
+    ):
+        if wished and splits:
+            raise PlanError(
+                f"{what} needs whole sequences, which {layout.tp} tensor-parallel ranks share here",
+                hint="--no-sequence-parallel",
+            )

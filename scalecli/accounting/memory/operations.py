@@ -1,247 +1,227 @@
-"""The backward pass of one layer as a sequence of operations, each with what it makes and what it lets go.
+"""The operations of a decoder: what each makes, what it keeps for backward, and which gradients it makes there.
 
-The order is autograd's: latest forward operation first. The highest point is found by walking the sequence.
+One function an operation. Buffers that an operation reads are let go by it; a caller that reads one again passes
+`tape.also(x)`. Sizes are numbers of values; e is the bytes of a computed value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from math import ceil
+from typing import TypeVar
 
-from scalecli.accounting.memory import saved
-from scalecli.accounting.memory.rank import Rank
-from scalecli.accounting.memory.recipe import Recipe
+from scalecli.accounting.memory.tape import CASTS, LOSS, WORKING, Buffer, Read, Tape, Weight
 
-DECOMPOSED_NORM_STREAMS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One operation [bytes]: `gradients` of weights stay; `makes` and `releases` are working tensors; `consumes` are
-    saved tensors and `uncasts` weight copies that are free once it is done."""
-
-    gradients: int = 0
-    makes: int = 0
-    releases: int = 0
-    consumes: int = 0
-    uncasts: int = 0
+FLOAT_BYTES = 4
+STATISTIC_BYTES = FLOAT_BYTES  # norms and attention keep their statistics in float32
+INDEX_BYTES = 8  # PyTorch's indices are int64
+MASK_BYTES = 1
+EIGHT_BIT = 1
+Tensor = TypeVar("Tensor", Buffer, Weight)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """Bytes alive at one point of backward, beyond what was alive when the sequence began; may be negative."""
-
-    gradients: int = 0
-    working: int = 0
-    saved: int = 0
-    casts: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.gradients + self.working + self.saved + self.casts
+def cast(tape: Tape, x: Tensor, item: int) -> Tensor | Buffer:
+    """The same values in `item` bytes each, if they are not; backward casts the gradient back."""
+    if x.item == item:
+        return x
+    return tape.run(x.values, item, (x,), term=CASTS if isinstance(x, Weight) else x.home)
 
 
-def highest(operations: Iterable[Operation], *, accumulating: bool) -> Level:
-    """The highest level of a sequence. When gradients of an earlier micro-batch are there already, a weight's new
-    gradient lives only until it is added."""
-    gradients = working = kept = casts = 0
-    top = Level()
-    for op in operations:
-        working += op.makes
-        if gradients + op.gradients + working + kept + casts > top.total:
-            top = Level(gradients=gradients + op.gradients, working=working, saved=kept, casts=casts)
-        if not accumulating:
-            gradients += op.gradients
-        working -= op.releases
-        kept -= op.consumes
-        casts -= op.uncasts
-    return top
-
-
-def layer_backward(rank: Rank, recipe: Recipe, *, input_needs_gradient: bool = True) -> Iterator[Operation]:
-    """All of one layer; its output's gradient is alive before and becomes its input's."""
-    yield from _branch(
-        rank, recipe, _experts(rank, recipe) if rank.routed > 1 else _feed_forward(rank, recipe)
-    )
-    yield from norm_backward(rank, recipe)
-    attention = _attention(rank, recipe, input_needs_gradient=input_needs_gradient)
-    yield from _branch(rank, recipe, attention)
-    if input_needs_gradient:
-        yield from norm_backward(rank, recipe)
-
-
-def _branch(rank: Rank, recipe: Recipe, operations: Iterator[Operation]) -> Iterator[Operation]:
-    """A residual branch: the stream's gradient is cast and masked for it where types differ or dropout is on."""
-    values = rank.stream_tokens * rank.width
-    cast = values * recipe.compute_bytes if recipe.stream_bytes != recipe.compute_bytes else 0
-    if cast:
-        yield Operation(makes=cast)
-    if recipe.dropout:
-        yield Operation(makes=values * recipe.compute_bytes, releases=cast, consumes=values)
-    copied = values * recipe.compute_bytes if recipe.dropout else cast
-    for op in operations:
-        yield op
-        if copied:  # the branch's own gradient is read by its first operation only
-            yield Operation(releases=copied)
-            copied = 0
-
-
-def norm_backward(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
-    """Makes the gradient of its input, which is then added to the stream's; its input and statistics are done.
-
-    Decomposed, an RMS norm holds four float32 streams at its highest, when its output's gradient is gone already.
-    """
-    values = rank.stream_tokens * rank.width
-    gradient = values * recipe.stream_bytes
-    decomposed = recipe.norm == "decomposed" and not rank.layer_norm
-    if decomposed:
-        yield Operation(releases=gradient)
-    makes = DECOMPOSED_NORM_STREAMS * 4 * values if decomposed else gradient
-    yield Operation(
-        gradients=0 if recipe.lora_rank else rank.norm_weights * recipe.weight_bytes,
-        makes=makes,
-        releases=makes if decomposed else makes + gradient,
-        consumes=saved.residual_saved(rank, recipe) + saved.norm_statistics(rank, recipe),
-    )
-
-
-def _projection(
-    recipe: Recipe,
+def linear(
+    tape: Tape,
+    x: Buffer,
+    weight: Read,
+    values: int,
     *,
-    rows: int,
-    inputs: int,
-    outputs: int,
-    weights: int,
-    consumes: int,
-    casts_input: bool,
-    owns_gradient: bool = True,
-    adds_input: bool = False,
-) -> Iterator[Operation]:
-    """A matrix product: gradients of its input (rows times inputs) and of its weights.
+    bias: Sequence[Read] = (),
+    parts: int = 1,
+    term: str = WORKING,
+) -> Buffer:
+    """x Wᵀ: keeps x for the gradient of the weights, and the weights for that of x.
 
-    Under autocast both come in the computed type first, and are cast one after the other. `adds_input`: the input
-    has a gradient already, to which this one is added.
+    Of `parts` parts of the sequence, this device keeps its own and gathers the others for the product, and again in
+    backward, where the gradient of the whole is scattered (Korthikanti et al., 2205.05198, section 4.2.2).
     """
-    e, w = recipe.compute_bytes, recipe.weight_bytes
-    trained = not recipe.lora_rank
-    autocast = recipe.precision == "bf16-autocast"
-    d_input, d_output = rows * inputs * e, rows * outputs * e if owns_gradient else 0
-    d_weight = weights * e if trained else 0
-    if not autocast:
-        yield Operation(gradients=d_weight, makes=d_input, releases=d_output, consumes=consumes)
-    else:
-        yield Operation(makes=d_input + d_weight, releases=d_output, consumes=consumes, uncasts=weights * e)
-    if adds_input and not (autocast and casts_input):
-        yield Operation(releases=d_input)
-    if autocast and trained:
-        yield Operation(gradients=weights * w, releases=d_weight)
-    if autocast and casts_input:
-        yield Operation(makes=rows * inputs * w, releases=d_input + (rows * inputs * w if adds_input else 0))
-
-
-def _feed_forward(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
-    yield from _down(rank, recipe, owns_gradient=False)
-    yield from _blocks(rank, recipe, shared_input=saved.projection_input(rank, recipe))
-
-
-def _down(rank: Rank, recipe: Recipe, *, owns_gradient: bool) -> Iterator[Operation]:
-    hidden = rank.slots * rank.ffn * recipe.compute_bytes
-    yield from _projection(
-        recipe, rows=rank.slots, inputs=rank.ffn, outputs=rank.width, weights=rank.expert_matrices[-1],
-        consumes=0 if recipe.lora_rank else hidden, casts_input=False, owns_gradient=owns_gradient,
+    keeps = [*([weight] if x.needs else []), *([x] if weight.needs else [])]
+    whole = parts * x.bytes if parts > 1 else 0
+    return tape.run(
+        values, x.item, (*bias, weight, x), keeps=keeps, kept_after=parts > 1, product=True, term=term,
+        scratch=whole, scratch_backward=whole * (int(x.needs) + int(weight.needs)),
     )  # fmt: skip
 
 
-def _blocks(rank: Rank, recipe: Recipe, *, shared_input: int) -> Iterator[Operation]:
-    """Activation, up and gate projections; the gradient of the hidden values is alive before."""
-    hidden = rank.slots * rank.ffn * recipe.compute_bytes
-    dense = rank.routed == 1
-    autocast = recipe.precision == "bf16-autocast"
-    frozen = bool(recipe.lora_rank)
-    own_cast = shared_input if autocast and dense and not frozen else 0
-
-    def projection(consumes: int, adds_input: bool) -> Iterator[Operation]:
-        return _projection(
-            recipe, rows=rank.slots, inputs=rank.width, outputs=rank.ffn, weights=rank.expert_matrices[0],
-            consumes=0 if frozen else consumes, casts_input=dense, adds_input=adds_input,
-        )  # fmt: skip
-
-    if not rank.gated:
-        yield Operation(makes=hidden, releases=hidden, consumes=hidden)
-        yield from projection(shared_input, False)
-        return
-    yield Operation(
-        makes=2 * hidden, releases=hidden, consumes=2 * hidden
-    )  # product of up and activated gate
-    yield from projection(own_cast, False)  # up
-    yield Operation(makes=hidden, releases=hidden, consumes=hidden)  # activation of the gate
-    yield from projection(shared_input, True)  # gate
-
-
-def _experts(rank: Rank, recipe: Recipe) -> Iterator[Operation]:
-    """Results are gathered back, weighted, computed by the blocks, and the visits scattered to their tokens."""
-    e = recipe.compute_bytes
-    visiting, tokens = rank.slots * rank.width * e, rank.tokens * rank.width * e
-    yield Operation(makes=visiting, consumes=visiting)
-    yield Operation(
-        makes=2 * visiting, releases=2 * visiting, consumes=visiting + rank.slots * e
-    )  # weights of the results, and their sum over the width
-    yield from _down(rank, recipe, owns_gradient=True)
-    yield from _blocks(rank, recipe, shared_input=visiting)
-    yield Operation(makes=tokens, releases=visiting)
-    cast = recipe.stream_bytes != e
-    if cast:
-        yield Operation(makes=rank.tokens * rank.width * recipe.stream_bytes, releases=tokens)
-    chances = rank.tokens * rank.routed
-    indices = saved.router_saved(rank, recipe) - visiting * 3 - rank.slots * e
-    yield Operation(makes=8 * chances, releases=8 * chances, consumes=indices)
-    yield from _projection(
-        recipe, rows=rank.tokens, inputs=rank.width, outputs=0, weights=rank.router_weights,
-        consumes=0 if recipe.lora_rank else saved.projection_input(rank, recipe), casts_input=cast,
+def linear_quantised(
+    tape: Tape, x: Buffer, weight: Weight, values: int, *, bias: Sequence[Read] = (), term: str = WORKING
+) -> Buffer:
+    """x Wᵀ of a quantised frozen weight, which is dequantised for the product and again in backward."""
+    whole = weight.values * x.item
+    keeps = (weight,) if x.needs else ()
+    return tape.run(
+        values, x.item, (*bias, weight, x), keeps=keeps, kept_after=True, product=True, term=term, scratch=whole,
+        scratch_backward=whole,
     )  # fmt: skip
-    yield Operation(releases=rank.tokens * rank.width * recipe.stream_bytes)
 
 
-def _attention(rank: Rank, recipe: Recipe, *, input_needs_gradient: bool) -> Iterator[Operation]:
-    e = recipe.compute_bytes
-    out, packed = rank.tokens * rank.mixed * e, rank.tokens * rank.packed * e
-    if recipe.lora_rank:
-        yield from _adapter(rank, recipe, inputs=rank.mixed, outputs=rank.width, consumes=0)
-    yield from _projection(
-        recipe, rows=rank.tokens, inputs=rank.mixed, outputs=rank.width, weights=rank.attention_matrices[1],
-        consumes=0, casts_input=False, owns_gradient=False,
+def linear_sampled(
+    tape: Tape, x: Buffer, weight: Read, values: int, rows: int, share: float, *, bias: Sequence[Read] = ()
+) -> Buffer:
+    """x Wᵀ that keeps a sample of the rows of x, which estimates the gradient of the weights, and their indices."""
+    kept = ceil(rows * share)
+    chosen = tape.make(kept * (x.values // rows), x.item), tape.make(kept, INDEX_BYTES)
+    return tape.run(
+        values, x.item, (*bias, weight, x, *chosen), keeps=(*([weight] if x.needs else []), *chosen),
+        kept_after=True, product=True, scratch_backward=kept * (values // rows) * x.item,
     )  # fmt: skip
-    if recipe.lora_rank:
-        yield Operation(releases=out)
-    scores = 0 if recipe.attention == "flash" else 2 * rank.tokens * rank.heads * rank.attended * e
-    yield Operation(
-        makes=packed + scores, releases=out + scores, consumes=saved.attention_saved(rank, recipe)
+
+
+def linear_eight_bit(
+    tape: Tape,
+    x: Buffer,
+    weight: Weight,
+    values: int,
+    *,
+    bias: Sequence[Read] = (),
+    parts: int = 1,
+) -> Buffer:
+    """x Wᵀ of operands in one byte a value, which are kept instead of x; so is the gradient that backward reads."""
+    narrow = tape.make(x.values, EIGHT_BIT), tape.make(weight.values, EIGHT_BIT, CASTS)
+    keeps = [*([narrow[1]] if x.needs else []), *([narrow[0]] if weight.needs else [])]
+    gathered = parts * x.values if parts > 1 else 0
+    back = values * EIGHT_BIT + (parts * x.bytes if parts > 1 and x.needs else 0)
+    return tape.run(
+        values, x.item, (*bias, weight, x, *narrow), keeps=keeps, kept_after=True, product=True, scratch=gathered,
+        scratch_backward=back + (gathered if weight.needs else 0),
+    )  # fmt: skip
+
+
+def resize(tape: Tape, x: Buffer, values: int) -> Buffer:
+    """What a collective makes of x: all parts of a sequence, one part of a sum, rows of others; backward undoes it."""
+    return tape.run(values, x.item, (x,))
+
+
+def norm(tape: Tape, x: Buffer, weights: tuple[Weight, ...], *, rows: int) -> Buffer:
+    """As one kernel: keeps x and a reciprocal deviation of every row [4 bytes], and the mean too if there is a bias."""
+    return tape.run(
+        x.values, x.item, (x, *weights), keeps=(x,), statistics=rows * STATISTIC_BYTES * len(weights)
     )
-    if rank.qk_norm:
-        normed = packed - rank.tokens * rank.kv_heads * rank.qk_norm * e
-        yield Operation(gradients=2 * rank.qk_norm * recipe.weight_bytes, makes=normed)
-        yield Operation(
-            makes=packed, releases=packed + normed, consumes=saved.query_key_norm_saved(rank, recipe)
-        )
-    reads = saved.projection_input(rank, recipe)
-    if recipe.lora_rank:
-        yield from _adapter(rank, recipe, inputs=rank.width, outputs=rank.packed, consumes=reads)
-    if recipe.lora_rank and not input_needs_gradient:
-        return
-    yield from _projection(
-        recipe, rows=rank.tokens, inputs=rank.width, outputs=rank.packed, weights=rank.attention_matrices[0],
-        consumes=0 if recipe.lora_rank else reads, casts_input=not recipe.lora_rank,
+
+
+def decomposed_norm(tape: Tape, x: Buffer, weight: Weight, *, rows: int) -> Buffer:
+    """An RMS norm by elementary operations in float32: keeps x and x over its deviation, both widened."""
+    item, wide = x.item, cast(tape, x, FLOAT_BYTES)
+    squares = tape.run(
+        wide.values, FLOAT_BYTES, (tape.also(wide),), keeps=(wide,), scratch_backward=2 * wide.bytes
+    )
+    means = tape.run(rows, FLOAT_BYTES, (tape.also(squares),))
+    deviations = tape.run(
+        rows, FLOAT_BYTES, (means,), keeps_result=True, scratch_backward=2 * rows * FLOAT_BYTES
+    )
+    tape.drop(squares)
+    normal = multiply(tape, tape.also(wide), tape.also(deviations))
+    result = cast(tape, scale(tape, normal, weight), item)
+    tape.drop(wide)
+    tape.drop(deviations)
+    return result
+
+
+def multiply(tape: Tape, a: Buffer, b: Buffer) -> Buffer:
+    """a · b, element by element: keeps both. One of them may be a column, whose gradient is a sum over rows."""
+    keeps = [*([b] if a.needs else []), *([a] if b.needs else [])]
+    summed = a.bytes if a.values > b.values and b.needs else 0
+    return tape.run(a.values, a.item, (a, b), keeps=keeps, sums=summed > 0, scratch_backward=summed)
+
+
+def scale(tape: Tape, x: Buffer, factors: Read) -> Buffer:
+    """x times a factor for every column: keeps x, if the factors are trained; their gradient is a sum over rows."""
+    keeps = [*([factors] if x.needs else []), *([x] if factors.needs else [])]
+    narrower = factors.values * x.item if factors.item < x.item else 0  # the sum is cast
+    summed = x.bytes + narrower if factors.needs else 0
+    return tape.run(x.values, x.item, (x, factors), keeps=keeps, scratch_backward=summed)
+
+
+def add(tape: Tape, x: Buffer, y: Buffer) -> Buffer:
+    """x + y in the type of x; the gradient of both is that of the sum, cast for y if its type is another."""
+    return tape.run(x.values, x.item, (x, y), passes=True)
+
+
+def activate(tape: Tape, x: Buffer) -> Buffer:
+    """SiLU or GELU: keeps x."""
+    return tape.run(x.values, x.item, (x,), keeps=(x,))
+
+
+def dropout(tape: Tape, x: Buffer) -> Buffer:
+    """Keeps a mask of one byte a value."""
+    return tape.run(x.values, x.item, (x,), statistics=x.values * MASK_BYTES)
+
+
+def join(tape: Tape, *parts: Buffer) -> Buffer:
+    """Parts side by side as a new tensor, whose gradient they have views of."""
+    return tape.run(sum(part.values for part in parts), parts[0].item, parts, passes=True)
+
+
+def attend(tape: Tape, packed: Buffer, values: int, *, rows: int, keys: int = 0) -> Buffer:
+    """Flash attention over packed queries, keys and values: keeps them, its result, and a log-sum-exp of every row.
+
+    In a ring of context-parallel ranks `keys` values of keys and values come in while others are read, beside a partial
+    result, and in backward their gradients travel with them.
+    """
+    e = packed.item
+    return tape.run(
+        values, e, (packed,), keeps=(packed,), statistics=rows * STATISTIC_BYTES, keeps_result=True, product=True,
+        scratch=(keys + values) * e if keys else 0, scratch_backward=(3 * keys + values) * e if keys else 0,
     )  # fmt: skip
 
 
-def _adapter(rank: Rank, recipe: Recipe, *, inputs: int, outputs: int, consumes: int) -> Iterator[Operation]:
-    """The two small products of a LoRA branch; leaves the gradient of the input for the frozen product to add to."""
-    e, w = recipe.compute_bytes, recipe.weight_bytes
-    middle = rank.tokens * recipe.lora_rank * e
-    yield Operation(gradients=outputs * recipe.lora_rank * w, makes=middle, consumes=middle)
-    yield Operation(
-        gradients=inputs * recipe.lora_rank * w,
-        makes=rank.tokens * inputs * e,
-        releases=middle,
-        consumes=consumes,
+def attend_stored(tape: Tape, packed: Buffer, values: int, *, scores: int, dropped: bool) -> Buffer:
+    """Attention whose scores are tensors: keeps their softmax, and with dropout a mask and what it leaves; backward
+    has two gradients of that size (Korthikanti et al., 2205.05198, section 4.1: 5 a s² b)."""
+    size = scores * packed.item
+    kept = size + (scores * MASK_BYTES + size if dropped else 0)
+    return tape.run(
+        values,
+        packed.item,
+        (packed,),
+        keeps=(packed,),
+        statistics=kept,
+        scratch=size,
+        scratch_backward=2 * size,
+    )
+
+
+def softmax(tape: Tape, x: Buffer, *, term: str = WORKING) -> Buffer:
+    """Keeps its result."""
+    return tape.run(x.values, x.item, (x,), keeps_result=True, term=term)
+
+
+def choose(tape: Tape, chances: Buffer, choices: Buffer) -> Buffer:
+    """The largest of a router's chances: keeps which these are."""
+    tape.also(choices)
+    return tape.run(
+        choices.values, chances.item, (chances, choices), keeps=(choices,), kept_after=True,
+        scratch_backward=chances.bytes,
+    )  # fmt: skip
+
+
+def gather_rows(tape: Tape, x: Buffer, indices: Buffer, values: int) -> Buffer:
+    """Rows of x by index: keeps the indices; backward adds into zeros."""
+    tape.also(indices)
+    return tape.run(values, x.item, (x, indices), keeps=(indices,), scratch_backward=x.bytes)
+
+
+def scatter_rows(tape: Tape, rows: Buffer, indices: Buffer, values: int) -> Buffer:
+    """Rows added to those of a tensor of zeros by index: keeps both (PyTorch keeps the rows for their shape)."""
+    tape.also(indices)
+    return tape.run(values, rows.item, (rows, indices), keeps=(rows, indices), scratch=values * rows.item)
+
+
+def cross_entropy(tape: Tape, logits: Buffer) -> Buffer:
+    """Float32 logits, their log-softmax, which is kept, and the loss; backward makes gradients of both."""
+    chances = softmax(tape, cast(tape, logits, FLOAT_BYTES), term=LOSS)
+    return tape.run(1, FLOAT_BYTES, (chances,), keeps=(chances,), term=LOSS)
+
+
+def contrast(tape: Tape, embedded: Buffer, size: int) -> Buffer:
+    """A contrastive loss over embedded pairs, with `size` bytes of similarities and their gradients at its highest."""
+    return tape.run(
+        1, FLOAT_BYTES, (embedded,), keeps=(embedded,), scratch=size, scratch_backward=size, term=LOSS
     )

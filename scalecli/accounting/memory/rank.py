@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from math import ceil
 
 from scalecli.accounting.memory.layout import Layout
 from scalecli.accounting.memory.recipe import Recipe
@@ -36,67 +36,41 @@ class Rank:
     vocab: int
     tied: bool
     layer_norm: bool
-    qk_norm: int
-    """Size of a head if queries and keys are normed, else 0."""
+    head_dim: int
+    qk_norm: bool
+    """Queries and keys are normed, head by head."""
+    has_head: bool
+    """The loss is over the vocabulary."""
     experts: int
     """Feed-forward blocks here; 1 for a dense model."""
     routed: int
     """Experts that the router chooses from; 1 for a dense model."""
-    visits: int
-    """Token-expert pairs that the router hands out here."""
-    slots: int
-    """Rows that the feed-forward blocks here compute: `tokens` for a dense model."""
+    experts_per_token: int
+    """Experts that a token visits; 0 for a dense model."""
+    expert_capacity: float
+    """Slots an expert has, relative to a perfectly balanced routing."""
 
     @property
-    def norm_weights(self) -> int:
-        """Weights of one norm."""
-        return self.width * (2 if self.layer_norm else 1)
+    def sequence_parts(self) -> int:
+        """Parts of the sequence that the residual stream is split into over tensor-parallel ranks."""
+        return self.tokens // self.stream_tokens
 
     @property
-    def attention_matrices(self) -> tuple[int, ...]:
-        return self.width * self.packed, self.mixed * self.width
+    def visits(self) -> int:
+        """Token-expert pairs that the router hands out here."""
+        return self.tokens * self.experts_per_token
 
     @property
-    def expert_matrices(self) -> tuple[int, ...]:
-        """Gate (if any), up and down projections, all experts here together."""
-        return (self.experts * self.width * self.ffn,) * (3 if self.gated else 2)
+    def slots(self) -> int:
+        """Rows that the feed-forward blocks here compute: `tokens` for a dense model."""
+        if self.routed == 1:
+            return self.tokens
+        return ceil(self.visits * self.expert_capacity / self.routed) * self.routed
 
     @property
-    def router_weights(self) -> int:
-        return self.width * self.routed if self.routed > 1 else 0
-
-    @property
-    def layer_matrices(self) -> int:
-        """Weights of one layer that enter matrix products."""
-        return sum(self.attention_matrices) + sum(self.expert_matrices) + self.router_weights
-
-    @property
-    def layer_weights(self) -> int:
-        return self.layer_matrices + 2 * self.norm_weights + 2 * self.qk_norm
-
-    @property
-    def layer_experts(self) -> int:
-        """Weights of one layer that other expert-parallel ranks do not have."""
-        return sum(self.expert_matrices) if self.routed > 1 else 0
-
-    @property
-    def embedding_weights(self) -> int:
-        return self.vocab * self.width if self.first else 0
-
-    @property
-    def head_weights(self) -> int:
-        """Weights of the head that are not the embedding's."""
-        return self.vocab * self.width if self.last and not (self.tied and self.first) else 0
-
-    @property
-    def weights(self) -> int:
-        """Every weight on this rank before sharding over data-parallel ranks."""
-        final_norm = self.norm_weights if self.last else 0
-        return self.embedding_weights + self.layers * self.layer_weights + final_norm + self.head_weights
-
-    def adapter_weights(self, rank: int) -> int:
-        """Weights of LoRA adapters on the attention projections of one layer."""
-        return rank * (self.width + self.packed + self.mixed + self.width)
+    def shares_head(self) -> bool:
+        """Head and embedding are one tensor on this device."""
+        return self.tied and self.first and self.last and self.has_head
 
 
 def rank_of(
@@ -113,12 +87,6 @@ def rank_of(
     kv_heads = max(1, shape.kv_heads // layout.tp)
     heads = shape.heads // layout.tp
     dense = shape.num_experts == 1
-    visits = tokens * shape.experts_per_token
-    slots = (
-        tokens
-        if dense
-        else math.ceil(visits * recipe.expert_capacity / shape.num_experts) * shape.num_experts
-    )
     return Rank(
         layers=shape.layers // layout.pp + (stage < shape.layers % layout.pp),
         first=stage == 0,
@@ -133,12 +101,14 @@ def rank_of(
         kv_heads=kv_heads,
         ffn=shape.ffn // layout.tp,
         gated=shape.activation == "swiglu",
-        vocab=math.ceil(shape.vocab / layout.tp),
+        vocab=ceil(shape.vocab / layout.tp),
         tied=shape.tied,
         layer_norm=shape.norm == "layer",
-        qk_norm=shape.head_dim if shape.qk_norm else 0,
+        head_dim=shape.head_dim,
+        qk_norm=shape.qk_norm,
+        has_head=recipe.contrastive_pairs is None,
         experts=shape.num_experts // layout.ep,
         routed=shape.num_experts,
-        visits=0 if dense else visits,
-        slots=slots,
+        experts_per_token=0 if dense else shape.experts_per_token,
+        expert_capacity=recipe.expert_capacity,
     )

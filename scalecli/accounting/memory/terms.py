@@ -20,19 +20,20 @@ class Term:
 
 
 RULES: dict[str, str] = {
-    "weights": "every weight in its stored type; one shard under zero3",
-    "gathered weights": "zero3: whole weights of two layers, embedding and head in the computed type",
+    "weights": "every weight in its stored type; one shard under zero3; streamed layers while they are here",
+    "gathered weights": "zero3: whole weights of the layer at work, of embedding and head, in the computed type",
     "master weights": "4 bytes a trained weight, sharded from zero1 on",
-    "averaged weights": "4 bytes a weight and copy",
+    "averaged weights": "4 bytes a trained weight and copy, sharded from zero1 on",
     "optimizer states": "what the optimizer keeps of each trained weight, sharded from zero1 on",
     "optimizer temporaries": "what the step holds for a moment: foreach of all weights at once, loop of the largest",
     "gradients": "stored type of the weights; they grow as backward goes from head to embedding",
+    "gradient buckets": "ddp: a copy of every gradient, which is reduced; none where gradients are views of it",
     "saved activations": "kept by forward for backward: layers × (16 d + 8 f + 4 h + 8) n and the loss, where nothing "
     "is recomputed",
     "waiting micro-batches": "activations of the other micro-batches that the pipeline has in flight",
-    "autocast weight copies": "2 bytes a weight of every matrix product, from its forward to its backward",
+    "weight copies": "2 bytes a weight of every matrix product under autocast, from its forward to its backward",
     "logits and loss": "logits in the computed type and float32, log-softmax and its two gradients: up to 12 n V",
-    "working tensors": "gradients of activations at the highest operation",
-    "communication buffers": "one layer's whole gradients and the buffer they are reduced from",
+    "working tensors": "gradients of activations, and what an operation needs for a moment",
+    "communication buffers": "what weights are gathered into and gradients reduced from, one layer at a time",
     "batch": "int64 tokens and targets",
 }

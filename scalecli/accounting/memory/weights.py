@@ -2,81 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from math import ceil
+
 from scalecli.accounting.memory.layout import Layout, Sharding
+from scalecli.accounting.memory.parameters import Parameter, parameters
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
 
 MASTER_BYTES = 4
 AVERAGE_BYTES = 4
-LAYERS_GATHERED = 2  # the layer that computes and the one prefetched for after it
 QUANTISED_BLOCK = (
     64  # values of a quantised base that share a float32 scale (Dettmers et al., 2305.14314, section 3)
 )
 
 
-def trained_weights(rank: Rank, recipe: Recipe) -> int:
-    """Weights that have gradients: all, or the adapters alone."""
-    return rank.layers * rank.adapter_weights(recipe.lora_rank) if recipe.lora_rank else rank.weights
-
-
-def trained_experts(rank: Rank, recipe: Recipe) -> int:
-    """Those of them that are experts'."""
-    return 0 if recipe.lora_rank else rank.layers * rank.layer_experts
-
-
 def weight_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
-    """Weights and adapters in the stored type; one shard of them under zero3."""
-    adapters = trained_weights(rank, recipe) if recipe.lora_rank else 0
-    if recipe.base_bits is None:
-        w, experts = recipe.weight_bytes, rank.layers * rank.layer_experts
-        return sharded((rank.weights + adapters) * w, experts * w, layout, "zero3")
-    matrices = rank.layers * rank.layer_matrices
-    quantised = matrices * recipe.base_bits // 8 + 4 * matrices // QUANTISED_BLOCK
-    return sharded((rank.weights - matrices + adapters) * recipe.weight_bytes + quantised, 0, layout, "zero3")
+    """Weights and adapters in their stored type; one shard of them under zero3."""
+    return sharded(parameters(rank, recipe), lambda p: stored_bytes(p, recipe), layout, "zero3")
 
 
-def dequantised_bytes(rank: Rank, recipe: Recipe) -> int:
-    """The largest quantised matrix in the computed type, while it is used."""
-    if recipe.base_bits is None:
-        return 0
-    return max(*rank.attention_matrices, *rank.expert_matrices) * recipe.compute_bytes
-
-
-def gathered_bytes(rank: Rank, recipe: Recipe, layout: Layout, layers_at_work: int) -> int:
-    """Under zero3: whole weights of the layers at work, and of embedding and head, in the computed type."""
-    if not layout.shards_at("zero3"):
-        return 0
-    layers = layers_at_work if layout.reshard_after_forward else rank.layers
-    values = min(layers, rank.layers) * rank.layer_weights + rank.embedding_weights + rank.head_weights
-    return values * recipe.compute_bytes
+def stored_bytes(parameter: Parameter, recipe: Recipe) -> float:
+    """Of one of its values: quantised ones share a scale with their block."""
+    if parameter.quantised and recipe.base_bits is not None:
+        return recipe.base_bits / 8 + 4 / QUANTISED_BLOCK
+    return recipe.weight_bytes
 
 
 def master_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
-    """Float32 weights beside bfloat16 ones; sharded with the optimizer states."""
+    """Float32 copies of trained weights; sharded with the optimizer states."""
     if not recipe.master_weights:
         return 0
-    values, experts = trained_weights(rank, recipe), trained_experts(rank, recipe)
-    return sharded(values * MASTER_BYTES, experts * MASTER_BYTES, layout, "zero1")
+    return sharded(trained(rank, recipe), lambda _: MASTER_BYTES, layout, "zero1")
 
 
 def average_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
-    """Running averages of the weights in float32."""
+    """Running averages of the trained weights in float32."""
     each = recipe.ema_copies * AVERAGE_BYTES
-    return sharded(rank.weights * each, rank.layers * rank.layer_experts * each, layout, "zero1")
+    return sharded(trained(rank, recipe), lambda _: each, layout, "zero1")
 
 
-def gradient_bytes(values: int, experts: int, recipe: Recipe, layout: Layout) -> int:
-    """Gradients of that many weights, in the stored type of the weights; one shard of them from zero2 on."""
-    return sharded(values * recipe.weight_bytes, experts * recipe.weight_bytes, layout, "zero2")
+def gradient_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
+    """Gradients of all trained weights; one shard of them from zero2 on."""
+    return sharded(trained(rank, recipe), lambda _: recipe.gradient_bytes, layout, "zero2")
 
 
-def cast_bytes(matrix_weights: int, recipe: Recipe) -> int:
-    """Autocast's bfloat16 copies of weights that enter matrix products."""
-    return 2 * matrix_weights if recipe.precision == "bf16-autocast" else 0
+def bucket_bytes(rank: Rank, recipe: Recipe, layout: Layout) -> int:
+    """PyTorch's distributed data parallel copies every gradient into a bucket that is reduced, unless gradients are
+    views of their buckets."""
+    if layout.sharding != "ddp" or layout.shards == 1 or layout.bucket_views:
+        return 0
+    return weight_count(trained(rank, recipe)) * recipe.weight_bytes
 
 
-def sharded(size: int, experts: int, layout: Layout, stage: Sharding) -> int:
-    """One shard (rounded up) of `size` bytes, `experts` of them experts', if the layout shards at that stage."""
+def trained(rank: Rank, recipe: Recipe) -> tuple[Parameter, ...]:
+    """Parameters that have gradients."""
+    return tuple(parameter for parameter in parameters(rank, recipe) if parameter.trained)
+
+
+def weight_count(found: Iterable[Parameter]) -> int:
+    """Their values."""
+    return sum(parameter.count * parameter.values for parameter in found)
+
+
+def all_weights(rank: Rank, recipe: Recipe) -> int:
+    """Values of every parameter on this device before sharding."""
+    return weight_count(parameters(rank, recipe))
+
+
+def shard_values(found: Iterable[Parameter], layout: Layout) -> int:
+    """Values of one shard of every parameter: of its rows under zero3, else of all values in one buffer."""
+    if layout.sharding == "zero3":
+        return sum(p.count * p.shard(shards_of(p, layout)) for p in found)
+    return ceil(sum(p.count * p.values / shards_of(p, layout) for p in found))
+
+
+def whole_values(found: Iterable[Parameter], layout: Layout) -> int:
+    """Values of parameters that are put together from shards, padding of the last ones included."""
+    return sum(p.count * p.shard(shards_of(p, layout)) * shards_of(p, layout) for p in found)
+
+
+def shards_of(parameter: Parameter, layout: Layout) -> int:
+    """Ranks that share one copy of it."""
+    return layout.expert_shards if parameter.expert else layout.shards
+
+
+def sharded(
+    found: Iterable[Parameter], each: Callable[[Parameter], float], layout: Layout, stage: Sharding
+) -> int:
+    """Bytes of parameters at `each` bytes a value, or of one shard of them if the layout shards at that stage.
+
+    Fully sharded data parallel cuts every tensor along its first dimension, the others cut one flat buffer.
+    """
     if not layout.shards_at(stage):
-        return size
-    return -(-(size - experts) // layout.shards) - (-experts // layout.expert_shards)
+        return round(sum(p.count * p.values * each(p) for p in found))
+    if layout.sharding == "zero3":
+        return round(sum(p.count * p.shard(shards_of(p, layout)) * each(p) for p in found))
+    return ceil(sum(p.count * p.values * each(p) / shards_of(p, layout) for p in found))

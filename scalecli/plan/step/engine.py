@@ -25,6 +25,8 @@ FP8_SHARE = 0.88
 MEMORY_SHARE = 0.85
 # Where a measured efficiency came from this machine: the spread of repeated measurements.
 MEASURED_SPREAD = 0.10
+# Where products of a format are computed: in the first of these that the device has.
+_UNITS = {"fp32": ("tf32", "fp32"), "bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16"), "fp8": ("fp8",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class Efficiency:
 
 def engine_of(accelerator: Accelerator, recipe: Recipe, efficiency: Efficiency) -> Engine:
     """Speeds at the middle of the efficiency's range. Memory whose bandwidth is not published costs no time."""
-    narrow = recipe.precision.startswith("fp8")
+    narrow = recipe.formats.peak == "fp8"
     wide = wide_peak(accelerator, recipe) * efficiency.value
     layers = peak_flops(accelerator, recipe) * efficiency.value * (FP8_SHARE if narrow else 1.0)
     return Engine(
@@ -56,14 +58,12 @@ def engine_of(accelerator: Accelerator, recipe: Recipe, efficiency: Efficiency) 
 
 def peak_flops(accelerator: Accelerator, recipe: Recipe) -> float:
     """Dense peak of the computed number format; float32 products use TF32 units where there are any."""
-    if recipe.precision.startswith("fp8"):
-        return _peak(accelerator, ("fp8",))
-    return wide_peak(accelerator, recipe)
+    return _peak(accelerator, _UNITS[recipe.formats.peak])
 
 
 def wide_peak(accelerator: Accelerator, recipe: Recipe) -> float:
     """Dense peak of what is not computed in FP8: head and attention."""
-    return _peak(accelerator, ("tf32", "fp32") if recipe.precision == "fp32" else ("bf16", "fp16"))
+    return _peak(accelerator, _UNITS[recipe.formats.peak_outside])
 
 
 def kernel_efficiency(accelerator: Accelerator) -> Efficiency:

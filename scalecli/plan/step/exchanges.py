@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scalecli.accounting.memory import Layout, Recipe
 from scalecli.accounting.memory.rank import Rank
+from scalecli.accounting.memory.weights import all_weights, trained, weight_count
 from scalecli.plan.step.conditions import Conditions
 from scalecli.plan.step.links import Group, Links
 
@@ -109,8 +110,10 @@ def data_parallel(
         return None
     everyone = Group(ranks, layout.tp)
     shards = Group(layout.shards, layout.tp)
-    weights = rank.weights * recipe.compute_bytes
-    gradients = rank.weights * conditions.reduction.bytes_per_weight(recipe.weight_bytes, ranks)
+    weights = all_weights(rank, recipe) * recipe.compute_bytes
+    gradients = weight_count(trained(rank, recipe)) * conditions.reduction.bytes_per_weight(
+        recipe.weight_bytes, ranks
+    )
     hidden = conditions.overlap.data * micro_batch
     if layout.sharding not in ("zero2", "zero3"):
         seconds = links.gather_seconds(everyone, gradients + weights, messages=2 * rank.layers)

@@ -1,4 +1,8 @@
-"""The decoder that the closed forms describe, built for tracing: real modules, real autograd, fused kernels."""
+"""One device's part of the decoder that the closed forms describe: real modules, real autograd, fused kernels.
+
+`accounting/memory/decoder.py` is the same as arithmetic. Collectives with other ranks only make tensors of the right
+size, so that every rank can be traced alone.
+"""
 
 from __future__ import annotations
 
@@ -11,63 +15,126 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
 )
 
+from scalecli.accounting.memory.layout import Layout
+from scalecli.accounting.memory.offload import offloaded_layers
+from scalecli.accounting.memory.parameters import adapted
+from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Recipe
-from scalecli.accounting.shape import ModelShape
-from scalecli.errors import PlanError
-from scalecli.probes.memory import kernels
+from scalecli.accounting.memory.weights import QUANTISED_BLOCK
+from scalecli.probes.memory import kernels, stand_ins
+from scalecli.probes.memory.collectives import exchange, gather, gathered_product, scatter
+from scalecli.probes.memory.packing import Packing, copied
 
 # What selective recomputation keeps: everything that is expensive to compute again.
 _KEPT = (
     torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
     torch.ops.scalecli.attention.default,
+    torch.ops.scalecli.eight_bit_result.default,
+    torch.ops.scalecli.ring_result.default,
 )
 
 
 def weight_type(recipe: Recipe) -> torch.dtype:
-    return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    return torch.bfloat16 if recipe.weight_bytes == 2 else torch.float32
 
 
 def compute_type(recipe: Recipe) -> torch.dtype:
-    return torch.float32 if recipe.precision == "fp32" else torch.bfloat16
+    return torch.bfloat16 if recipe.compute_bytes == 2 else torch.float32
 
 
 class Projection(nn.Module):
-    """A matrix product without bias; casts both operands as autocast does, and adds a LoRA branch if wanted."""
+    """A matrix product in the computed type, whose operands are cast as autocast does."""
 
-    def __init__(self, inputs: int, outputs: int, recipe: Recipe, *, adapted: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, recipe: Recipe, parts: int = 1) -> None:
+        """`parts` parts of the sequence are gathered for it, of which this device has one."""
         super().__init__()
-        self.compute = compute_type(recipe)
-        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=recipe.lora_rank == 0)
-        self.down = (
-            nn.Parameter(torch.empty(recipe.lora_rank, inputs)) if adapted and recipe.lora_rank else None
-        )
-        self.up = (
-            nn.Parameter(torch.empty(outputs, recipe.lora_rank)) if adapted and recipe.lora_rank else None
-        )
+        self.compute, self.parts = compute_type(recipe), parts
+        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=recipe.trained.weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gathered_product(x.to(self.compute), copied(self.weight, self.compute), None, self.parts)
+
+
+class Product(nn.Module):
+    """The matrix of a projection inside a layer, or a stack of them: quantised, in eight bits or with sampled rows, as
+    the recipe says."""
+
+    def __init__(self, shape: tuple[int, ...], recipe: Recipe, parts: int = 1) -> None:
+        super().__init__()
+        self.recipe, self.shape, self.parts, self.compute = recipe, shape, parts, compute_type(recipe)
+        values = math.prod(shape)
+        if recipe.base_bits is None:
+            self.weight = nn.Parameter(torch.empty(shape), requires_grad=recipe.trained.weights)
+        else:
+            packed = torch.empty(values * recipe.base_bits // 8, dtype=torch.uint8)
+            self.weight = nn.Parameter(packed, requires_grad=False)
+            scales = torch.empty(
+                values // QUANTISED_BLOCK, dtype=torch.int32
+            )  # as wide as float32, never cast
+            self.scales = nn.Parameter(scales, requires_grad=False)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        recipe, bias = self.recipe, None if bias is None else copied(bias, self.compute)
+        if recipe.base_bits is not None:
+            return stand_ins.quantised_product(x, self.weight, bias, self.shape)
+        if recipe.formats.operand == 1:
+            return stand_ins.eight_bit_product(x, self.weight, bias, self.parts)
+        weight = copied(self.weight, self.compute)
+        if recipe.sampled_rows < 1 and weight.requires_grad:
+            return stand_ins.sampled_product(x, weight, bias, recipe.sampled_rows)
+        if weight.ndim == 3:
+            return stand_ins.product(x, weight)
+        return gathered_product(x, weight, bias, self.parts)
+
+
+class Tuned(nn.Module):
+    """A projection inside a layer with what tuning adds to it: an adapter, a bias."""
+
+    def __init__(self, name: str, inputs: int, outputs: int, recipe: Recipe, parts: int = 1) -> None:
+        super().__init__()
+        self.compute, self.parts = compute_type(recipe), parts
+        self.product = Product((outputs, inputs), recipe, parts)
+        self.adapter_down = self.adapter_up = self.bias = None
+        if adapted(name, recipe):
+            self.adapter_down = nn.Parameter(torch.empty(recipe.lora_rank, inputs))
+            self.adapter_up = nn.Parameter(torch.empty(outputs, recipe.lora_rank))
+        if recipe.trained.biases:
+            self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.compute)
-        y = F.linear(x, self.weight.to(self.compute))
-        if self.down is not None and self.up is not None:
-            y = y + F.linear(F.linear(x, self.down.to(self.compute)), self.up.to(self.compute))
-        return y
+        y = self.product(x, self.bias)
+        if self.adapter_down is not None:
+            y = y + self._adapted(x)
+        whole: Tensor = y
+        return whole
+
+    def _adapted(self, x: Tensor) -> Tensor:
+        assert self.adapter_down is not None
+        assert self.adapter_up is not None
+        return F.linear(
+            gathered_product(x, copied(self.adapter_down, self.compute), None, self.parts),
+            copied(self.adapter_up, self.compute),
+        )
 
 
 class Norm(nn.Module):
     """RMS norm or layer norm, as one operation or as PyTorch decomposes it."""
 
-    def __init__(self, width: int, shape: ModelShape, recipe: Recipe) -> None:
+    def __init__(self, width: int, recipe: Recipe, *, centred: bool = False) -> None:
         super().__init__()
-        trained = recipe.lora_rank == 0
+        trained = recipe.trained.norms
         self.weight = nn.Parameter(torch.empty(width), requires_grad=trained)
-        self.bias = nn.Parameter(torch.empty(width), requires_grad=trained) if shape.norm == "layer" else None
+        self.bias = nn.Parameter(torch.empty(width), requires_grad=trained) if centred else None
         self.fused = recipe.norm == "fused"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,149 +147,262 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: ModelShape, recipe: Recipe) -> None:
+    """Packed queries, keys and values; their norms; attention; output projection."""
+
+    def __init__(self, rank: Rank, recipe: Recipe, layout: Layout) -> None:
         super().__init__()
-        if recipe.attention == "stored":
-            raise PlanError("stored attention scores are not traced, only counted", hint="--attention flash")
-        self.shape = shape
-        packed = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-        self.packed = Projection(shape.width, packed, recipe, adapted=True)
-        self.out = Projection(shape.width, shape.width, recipe, adapted=True)
-        rms = replace(shape, norm="rms")  # whatever norms the stream has
-        self.query_norm = Norm(shape.head_dim, rms, recipe) if shape.qk_norm else None
-        self.key_norm = Norm(shape.head_dim, rms, recipe) if shape.qk_norm else None
+        self.rank, self.recipe, self.ring = rank, recipe, layout.cp > 1
+        if recipe.trained.inner_scales:
+            self.key_value_scale = nn.Parameter(torch.empty(rank.packed - rank.mixed))
+        self.packed = Tuned("packed", rank.width, rank.packed, recipe, rank.sequence_parts)
+        self.out = Tuned("out", rank.mixed, rank.width, recipe)
+        if rank.qk_norm:
+            self.query_norm, self.key_norm = (Norm(rank.head_dim, recipe) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        packed = self.packed(x)
-        if self.query_norm is not None and self.key_norm is not None:
-            heads, kv_heads, size = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
-            queries, keys, values = packed.unflatten(-1, (-1, size)).split(
-                (heads, kv_heads, kv_heads), dim=-2
-            )
-            packed = torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=-2).flatten(-2)
-        out, _ = kernels.attention(packed, self.shape.heads, self.shape.kv_heads)
+        packed = self._scaled(self._normed(self.packed(x)))
+        out = self._attended(packed)
         mixed: Tensor = self.out(out)
         return mixed
 
+    def _normed(self, packed: Tensor) -> Tensor:
+        if not self.rank.qk_norm:
+            return packed
+        sizes = (self.rank.heads, self.rank.kv_heads, self.rank.kv_heads)
+        queries, keys, values = packed.unflatten(-1, (-1, self.rank.head_dim)).split(sizes, dim=-2)
+        return torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=-2).flatten(-2)
+
+    def _scaled(self, packed: Tensor) -> Tensor:
+        if not self.recipe.trained.inner_scales:
+            return packed
+        queries, rest = packed.split((self.rank.mixed, self.rank.packed - self.rank.mixed), dim=-1)
+        return torch.cat((queries, rest * copied(self.key_value_scale, packed.dtype)), dim=-1)
+
+    def _attended(self, packed: Tensor) -> Tensor:
+        heads, kv_heads = self.rank.heads, self.rank.kv_heads
+        if self.recipe.attention == "stored":
+            dropped = self.recipe.dropout > 0
+            return stand_ins.stored_attention(packed, heads, kv_heads, self.rank.attended, dropped=dropped)
+        if self.ring:
+            return stand_ins.ring_attention(packed, heads, kv_heads)
+        out: Tensor = kernels.attention(packed, heads, kv_heads)[0]
+        return out
+
 
 class FeedForward(nn.Module):
-    def __init__(self, shape: ModelShape, recipe: Recipe) -> None:
+    """Two matrices, or three if gated."""
+
+    def __init__(self, rank: Rank, recipe: Recipe) -> None:
         super().__init__()
-        self.up = Projection(shape.width, shape.ffn, recipe)
-        self.gate = Projection(shape.width, shape.ffn, recipe) if shape.activation == "swiglu" else None
-        self.down = Projection(shape.ffn, shape.width, recipe)
+        inputs = (rank.width, rank.ffn, recipe, rank.sequence_parts)
+        self.hidden_scale = nn.Parameter(torch.empty(rank.ffn)) if recipe.trained.inner_scales else None
+        self.up = Tuned("up", *inputs)
+        self.gate = Tuned("gate", *inputs) if rank.gated else None
+        self.down = Tuned("down", rank.ffn, rank.width, recipe)
 
     def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.down(self._scaled(self._hidden(x)))
+        return result
+
+    def _hidden(self, x: Tensor) -> Tensor:
         if self.gate is None:
-            plain: Tensor = self.down(F.gelu(self.up(x)))
-            return plain
-        gated: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+            return F.gelu(self.up(x))
+        gated: Tensor = F.silu(self.gate(x)) * self.up(x)
         return gated
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        return hidden if self.hidden_scale is None else hidden * copied(self.hidden_scale, hidden.dtype)
 
 
 class Experts(nn.Module):
-    """A router and feed-forward blocks of fixed capacity, each token's results weighted by its router."""
+    """A router and feed-forward blocks of fixed capacity, each token's results weighted by its router.
 
-    def __init__(self, shape: ModelShape, recipe: Recipe) -> None:
+    Where experts are spread over ranks, visits are exchanged on their way to the blocks and back. The router reads the
+    whole sequence, of which the stream may be a part.
+    """
+
+    def __init__(self, rank: Rank, recipe: Recipe, layout: Layout) -> None:
         super().__init__()
-        self.shape, self.capacity, self.compute = shape, recipe.expert_capacity, compute_type(recipe)
-        trained = recipe.lora_rank == 0
-        self.router = Projection(shape.width, shape.num_experts, recipe)
-
-        def stack(outputs: int, inputs: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape.num_experts, inputs, outputs), requires_grad=trained)
-
-        self.up = stack(shape.ffn, shape.width)
-        self.gate = stack(shape.ffn, shape.width) if shape.activation == "swiglu" else None
-        self.down = stack(shape.width, shape.ffn)
+        self.rank, self.spread, self.compute = rank, layout.ep > 1, compute_type(recipe)
+        self.up = Product((rank.experts, rank.width, rank.ffn), recipe)
+        self.gate = Product((rank.experts, rank.width, rank.ffn), recipe) if rank.gated else None
+        self.down = Product((rank.experts, rank.ffn, rank.width), recipe)
+        self.router = Projection(rank.width, rank.routed, recipe)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = gather(x, self.rank.sequence_parts)
         flat = x.flatten(0, 1)
         chances = self.router(flat).float().softmax(-1)
-        weights, choices = chances.topk(self.shape.experts_per_token, dim=-1)
-        slots = math.ceil(choices.numel() * self.capacity / self.shape.num_experts)
-        taken = choices.flatten().argsort()[: slots * self.shape.num_experts]
-        if taken.numel() < slots * self.shape.num_experts:
-            taken = F.pad(taken, (0, slots * self.shape.num_experts - taken.numel()))
-        tokens = taken // self.shape.experts_per_token
-        visits = flat.to(self.compute).index_select(0, tokens).unflatten(0, (self.shape.num_experts, slots))
-        results = (
-            self._blocks(visits).flatten(0, 1)
-            * weights.flatten().index_select(0, taken).to(self.compute)[:, None]
-        )
+        weights, choices = chances.topk(self.rank.experts_per_token, dim=-1)
+        taken = self._order(choices)
+        tokens = taken // self.rank.experts_per_token
+        results = self._visited(flat.to(self.compute).index_select(0, tokens))
+        results = results * weights.flatten().index_select(0, taken).to(self.compute)[:, None]
         return torch.zeros_like(flat, dtype=self.compute).index_add(0, tokens, results).view_as(x)
 
-    def _blocks(self, visits: Tensor) -> Tensor:
-        if self.gate is None:
-            hidden = F.gelu(self._product(visits, self.up))
-        else:
-            hidden = F.silu(self._product(visits, self.gate)) * self._product(visits, self.up)
-        return self._product(hidden, self.down)
+    def _order(self, choices: Tensor) -> Tensor:
+        """Visits by expert, as many for each as it has slots."""
+        slots = replace(self.rank, tokens=choices.shape[0]).slots
+        taken = choices.flatten().argsort()[:slots]
+        missing = slots - taken.numel()
+        return F.pad(taken, (0, missing)) if missing else taken
 
-    def _product(self, rows: Tensor, weight: Tensor) -> Tensor:
-        return torch.bmm(rows, weight.to(self.compute))
+    def _visited(self, visits: Tensor) -> Tensor:
+        """What the experts make of the visits, on whichever ranks they are."""
+        if not self.spread:
+            return self._blocks(visits)
+        visits = exchange(visits)
+        return exchange(self._blocks(visits))
+
+    def _blocks(self, visits: Tensor) -> Tensor:
+        visits = visits.unflatten(0, (self.rank.experts, -1))
+        results: Tensor = self.down(self._hidden(visits)).flatten(0, 1)
+        return results
+
+    def _hidden(self, visits: Tensor) -> Tensor:
+        if self.gate is None:
+            return F.gelu(self.up(visits))
+        gated: Tensor = F.silu(self.gate(visits)) * self.up(visits)
+        return gated
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: ModelShape, recipe: Recipe) -> None:
+    """Attention and feed-forward block, each a branch beside the stream."""
+
+    def __init__(self, rank: Rank, recipe: Recipe, layout: Layout) -> None:
         super().__init__()
-        self.dropout = recipe.dropout
-        self.attention_norm = Norm(shape.width, shape, recipe)
-        self.attention = Attention(shape, recipe)
-        self.ffn_norm = Norm(shape.width, shape, recipe)
-        self.ffn = FeedForward(shape, recipe) if shape.num_experts == 1 else Experts(shape, recipe)
+        self.dropout, self.parts, self.compute = recipe.dropout, rank.sequence_parts, compute_type(recipe)
+        self.attention_scale = self.ffn_scale = None
+        if recipe.trained.branch_scales:
+            self.attention_scale, self.ffn_scale = (nn.Parameter(torch.empty(rank.width)) for _ in range(2))
+        self.attention_norm = Norm(rank.width, recipe, centred=rank.layer_norm)
+        self.attention = Attention(rank, recipe, layout)
+        self.ffn_norm = Norm(rank.width, recipe, centred=rank.layer_norm)
+        self.ffn = FeedForward(rank, recipe) if rank.routed == 1 else Experts(rank, recipe, layout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self._drop(self.attention(self.attention_norm(x)))
-        return x + self._drop(self.ffn(self.ffn_norm(x)))
+        x = x + self._added(self.attention(self.attention_norm(x)), self.attention_scale)
+        return x + self._added(self.ffn(self.ffn_norm(x)), self.ffn_scale)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return torch.native_dropout(x, self.dropout, True)[0] if self.dropout else x
+    def keys_and_values(self, x: Tensor) -> Tensor:
+        """Room for those of the whole sequence."""
+        rank = self.attention.rank
+        columns = rank.sequence_parts * (rank.packed - rank.mixed)
+        return x.new_empty(*x.shape[:-1], columns, dtype=self.compute)
+
+    def _added(self, y: Tensor, factors: Tensor | None) -> Tensor:
+        """What a branch adds to the stream: this rank's part of the sequence, of a sum over ranks."""
+        y = scatter(y, self.parts)
+        y = y if factors is None else y * copied(factors, y.dtype)
+        return torch.native_dropout(y, self.dropout, True)[0] if self.dropout else y
 
 
 class TracedDecoder(nn.Module):
-    """Tokens and targets in, mean loss out; calls `on_hidden` with the tensor that the head reads."""
+    """What one device has of the decoder: with both ends of the model, tokens and targets in, mean loss out.
 
-    def __init__(self, shape: ModelShape, recipe: Recipe) -> None:
+    A pipeline stage without embedding reads the stream instead of tokens; one without head returns the stream.
+    `on_hidden` is called with the tensor that the head reads.
+    """
+
+    def __init__(self, rank: Rank, recipe: Recipe, layout: Layout) -> None:
         super().__init__()
-        self.recipe = recipe
-        trained = recipe.lora_rank == 0
-        self.embedding = nn.Parameter(torch.empty(shape.vocab, shape.width), requires_grad=trained)
-        self.layers = nn.ModuleList(Layer(shape, recipe) for _ in range(shape.layers))
-        self.norm = Norm(shape.width, shape, recipe)
-        self.head = Projection(shape.width, shape.vocab, recipe)
-        if shape.tied:
+        self.rank, self.recipe, self.layout = rank, recipe, layout
+        trained = recipe.trained.weights
+        if rank.first:
+            self.embedding = nn.Parameter(torch.empty(rank.vocab, rank.width), requires_grad=trained)
+        self.layers = nn.ModuleList(Layer(rank, recipe, layout) for _ in range(rank.layers))
+        if rank.last:
+            self.norm = Norm(rank.width, recipe, centred=rank.layer_norm)
+            if rank.has_head:
+                self.head = Projection(rank.width, rank.vocab, recipe, rank.sequence_parts)
+        if rank.shares_head:
             self.head.weight = self.embedding
 
-    def forward(self, tokens: Tensor, targets: Tensor, on_hidden: Callable[[Tensor], None]) -> Tensor:
-        x = F.embedding(tokens, self.embedding)
-        for layer in self.layers:
-            x = _recomputed(layer, x, self.recipe)
+    def forward(self, x: Tensor, targets: Tensor, on_hidden: Callable[[Tensor], None]) -> Tensor:
+        if self.rank.first:
+            x = self._embedded(x)
+        for i in range(self.rank.layers):
+            x = self._through(i, x)
+        if not self.rank.last:
+            return x
         hidden = self.norm(x)
         del x
         on_hidden(hidden)
         return self._loss(hidden, targets)
 
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        return scatter(F.embedding(tokens, self.embedding), self.rank.sequence_parts)
+
+    def _through(self, i: int, x: Tensor) -> Tensor:
+        """Layer i, recomputed, offloaded or compressed as wished."""
+        layer, recipe = self.layers[i], self.recipe
+        recomputed = recipe.recompute_layers is None or i < recipe.recompute_layers
+        run = partial(_recomputed, layer, recipe=recipe) if recomputed else layer
+        share = 0.0 if i < offloaded_layers(self.rank, self.layout) else 1 / recipe.saved_compression
+        if share == 1:
+            plain: Tensor = run(x)
+            return plain
+        with Packing(share).saving(layer.parameters()):
+            packed: Tensor = run(x)
+            return packed
+
     def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        if self.recipe.contrastive_pairs is not None:
+            return stand_ins.contrast(hidden, self.recipe.contrastive_pairs, self.recipe.contrastive_tile)
         if self.recipe.logits == "full":
             return self._cross_entropy(hidden, targets) / targets.numel()
         total = hidden.new_zeros((), dtype=torch.float32)
-        chunks = self.recipe.logit_chunks
-        for piece, wanted in zip(
-            hidden.flatten(0, 1).chunk(chunks), targets.flatten().chunk(chunks), strict=True
-        ):
-            total = total + checkpoint(self._cross_entropy, piece, wanted, use_reentrant=False)
-        return total / targets.numel()
+        size = math.ceil(self.rank.stream_tokens / self.recipe.logit_chunks)
+        pieces = hidden.flatten(0, 1)[None].split(size, dim=1)
+        wanted = targets.flatten().split(size * self.rank.sequence_parts)
+        for piece, targets in zip(pieces, wanted, strict=True):
+            total = total + checkpoint(self._cross_entropy, piece, targets, use_reentrant=False)
+        return total / self.rank.tokens
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         logits = self.head(hidden).float()
         return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
 
 
+class Streamed(torch.autograd.Function):
+    """A layer that is recomputed and taken backward in pieces of the sequence (Luo et al., 2506.03077).
+
+    Every piece reads keys and values of the whole sequence and adds to their gradients. Values are never computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: Layer, size: int) -> Tensor:
+        """`anchor` needs a gradient, whether x does or not."""
+        ctx.save_for_backward(x)
+        ctx.layer, ctx.size = layer, size
+        out, _ = torch.empty_like(x), layer.keys_and_values(x)
+        layer(x[:, :size].clone())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        d_x, _, gradients = torch.empty_like(x), *(ctx.layer.keys_and_values(x) for _ in range(2))
+        for piece, d_piece in zip(x.split(ctx.size, 1), grad.split(ctx.size, 1), strict=True):
+            with torch.enable_grad():
+                part = piece.detach().clone().requires_grad_()
+                y = ctx.layer(part)
+            edge, shape = get_gradient_edge(y), d_piece.clone()
+            del y
+            torch.autograd.backward((edge,), (shape,))
+            gradients += torch.empty_like(gradients)
+            del part, shape, edge
+        return d_x, None, None, None
+
+
 def _recomputed(layer: nn.Module, x: Tensor, recipe: Recipe) -> Tensor:
     if recipe.recompute == "none":
         out: Tensor = layer(x)
         return out
+    if recipe.sequence_chunks > 1:
+        anchor, size = torch.empty(0, requires_grad=True), math.ceil(x.shape[1] / recipe.sequence_chunks)
+        streamed: Tensor = Streamed.apply(x, anchor, layer, size)  # type: ignore[no-untyped-call]
+        return streamed
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if recipe.recompute == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)

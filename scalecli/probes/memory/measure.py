@@ -116,7 +116,7 @@ def _train(training: Any, recipe: Recipe) -> None:
     """Steps on whatever the weights are: uninitialised values take as many bytes."""
     for _ in range(STEPS):
         for _ in range(recipe.accumulation):
-            training.loss(lambda _: None).backward()
+            training.forward(lambda _: None).backward()
         for optimizer in training.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from scalecli.accounting.memory.layout import Layout
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
 from scalecli.probes.foreign import ForeignShape
@@ -23,6 +26,8 @@ class Trace:
     """Most bytes alive at once in each moment of the step."""
     saved_for_backward_bytes: int
     """What the forward pass keeps for the backward pass, without weights."""
+    has_batch_norm: bool = False
+    """Some layer takes statistics over the micro-batch."""
 
     @property
     def peak_bytes(self) -> int:
@@ -36,15 +41,21 @@ class Trace:
 
 
 def trace_training(
-    shape: ModelShape, recipe: Recipe, *, micro_batch_sequences: int, sequence_length: int
+    shape: ModelShape,
+    recipe: Recipe,
+    layout: Layout | None = None,
+    *,
+    micro_batch_sequences: int,
+    sequence_length: int,
+    stage: int = 0,
 ) -> Trace:
-    """The decoder of that shape under that recipe."""
+    """The decoder of that shape under that recipe: what one device of a layout has of it, alone."""
     return trace(
         lambda: decoder_training(
-            shape, recipe, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length
-        ),
-        recipe.accumulation,
-    )
+            shape, recipe, layout, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length,
+            stage=stage,
+        )
+    )  # fmt: skip
 
 
 def trace_foreign(
@@ -55,39 +66,54 @@ def trace_foreign(
         return trace(
             lambda: foreign_training(
                 shape, recipe, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length
-            ),
-            recipe.accumulation,
+            )
         )
 
 
-def trace(build: Build, accumulation: int = 1, *, device: str = "meta") -> Trace:
+def trace(build: Build, *, device: str = "meta") -> Trace:
     """Run two steps and count the second, when optimizer states exist."""
     tracker = MemoryTracker()
     with tracker, torch.device(device):
         training = build()
         for _ in range(2):
             tracker.peaks.clear()
-            saved = 0
-            for _ in range(accumulation):
-                saved = _forward_backward(training, tracker)
+            saved = _micro_batches(training, tracker)
             tracker.enter("step")
             for optimizer in training.optimizers:
                 optimizer.step()
+            for optimizer in training.optimizers:
                 optimizer.zero_grad()
-    return Trace(dict(tracker.peaks), saved)
+    return Trace(dict(tracker.peaks), saved, training.has_batch_norm)
 
 
-def _forward_backward(training: Training, tracker: MemoryTracker) -> int:
-    before = tracker.live
+def _micro_batches(training: Training, tracker: MemoryTracker) -> int:
+    """Forward and backward of all of them, forward ahead as far as a pipeline has it; bytes that one forward keeps."""
+    saved = 0
+    waiting: deque[tuple[GradientEdge, Tensor]] = deque()
+    for _ in range(training.accumulation):
+        before = tracker.live
+        waiting.append(_forward(training, tracker))
+        saved = tracker.live - before
+        if len(waiting) == training.in_flight:
+            _backward(*waiting.popleft(), tracker)
+    while waiting:
+        _backward(*waiting.popleft(), tracker)
+    return saved
+
+
+def _forward(training: Training, tracker: MemoryTracker) -> tuple[GradientEdge, Tensor]:
+    """Where backward begins, and a tensor without bytes of the gradient's shape; the result itself is gone."""
     tracker.enter("forward")
 
     def on_hidden(hidden: Tensor) -> None:
         tracker.enter("loss")
         hidden.register_hook(lambda _: tracker.enter("backward"))
 
-    loss = training.loss(on_hidden)
-    saved = tracker.live - before
+    result = training.forward(on_hidden)
+    return get_gradient_edge(result), result.new_empty(()).expand_as(result)
+
+
+def _backward(edge: GradientEdge, like: Tensor, tracker: MemoryTracker) -> None:
     if tracker.moment == "forward":  # the loss is not told apart from the model
         tracker.enter("backward")
-    loss.backward()
-    return saved
+    torch.autograd.backward((edge,), (torch.empty_like(like).contiguous(),))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from scalecli.accounting.memory.layout import Layout
+from scalecli.accounting.memory.pipeline import in_flight
+from scalecli.accounting.memory.rank import Rank, rank_of
 from scalecli.accounting.memory.recipe import Recipe
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError, ProbeError
 from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.memory.decoder import TracedDecoder, weight_type
+from scalecli.probes.memory.optimizers import STORED_TYPES, make_optimizers
 from scalecli.probes.subjects.own import mapped
 from scalecli.probes.task import build_task
 
@@ -21,24 +28,99 @@ OnHidden = Callable[[Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One model in training. `loss` runs forward; it hands the tensor that the head reads to its argument, if it
-    knows which that is."""
+    """One model in training. `forward` returns the loss, or what a pipeline stage sends on; it hands the tensor that
+    the head reads to its argument, if it knows which that is."""
 
-    loss: Callable[[OnHidden], Tensor]
+    forward: Callable[[OnHidden], Tensor]
     optimizers: tuple[torch.optim.Optimizer, ...]
+    accumulation: int = 1
+    in_flight: int = 1
+    """Micro-batches that forward is ahead of backward by, at most."""
+    has_batch_norm: bool = False
+    """Some layer takes statistics over the micro-batch."""
 
 
 Build = Callable[[], Training]
 
 
 def decoder_training(
-    shape: ModelShape, recipe: Recipe, *, micro_batch_sequences: int, sequence_length: int
+    shape: ModelShape,
+    recipe: Recipe,
+    layout: Layout | None = None,
+    *,
+    micro_batch_sequences: int,
+    sequence_length: int,
+    stage: int = 0,
 ) -> Training:
-    """The decoder of a shape with all of a recipe, on the default device."""
-    model = TracedDecoder(shape, recipe).to(weight_type(recipe))
-    tokens = torch.zeros(micro_batch_sequences, sequence_length, dtype=torch.int64)
-    targets = torch.zeros_like(tokens)
-    return Training(lambda on_hidden: model(tokens, targets, on_hidden), make_optimizers(model, recipe))
+    """What one device has of the decoder of a shape, with all of a recipe, on the default device."""
+    layout = layout or Layout()
+    _check_traceable(layout)
+    rank = rank_of(
+        shape, recipe, layout, micro_batch_sequences=micro_batch_sequences, sequence_length=sequence_length,
+        stage=stage,
+    )  # fmt: skip
+    with _default_type(weight_type(recipe)):
+        model = TracedDecoder(rank, recipe, layout)
+    if recipe.sums_gradients:
+        _sum_gradients(model, STORED_TYPES[recipe.gradient_bytes])
+    size = micro_batch_sequences, sequence_length // layout.cp
+    targets = torch.zeros(size, dtype=torch.int64)
+    tokens = torch.zeros_like(targets)
+
+    def forward(on_hidden: OnHidden) -> Tensor:
+        result: Tensor = model(tokens if rank.first else _received(rank, recipe, size), targets, on_hidden)
+        return result
+
+    return Training(
+        forward,
+        make_optimizers(model, recipe),
+        recipe.accumulation,
+        ceil(in_flight(layout, recipe.accumulation, stage)),
+    )
+
+
+def _check_traceable(layout: Layout) -> None:
+    """Raise PlanError for what only the closed forms know."""
+    for wished, what in (
+        (
+            layout.offloads("optimizer") or layout.offloads("weights"),
+            "optimizer and weights in the host's memory",
+        ),
+        (layout.virtual_stages > 1, "several model chunks of a rank"),
+        (layout.shards_at("zero1"), "sharded states"),
+    ):
+        if wished:
+            raise PlanError(f"{what} are only counted, not traced", hint="scalecli memory")
+
+
+@contextmanager
+def _default_type(dtype: torch.dtype) -> Iterator[None]:
+    """Of new weights, which never take the bytes of a wider type first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _sum_gradients(model: nn.Module, dtype: torch.dtype) -> None:
+    """Every gradient is added to a buffer of that type as soon as it is made, and let go."""
+
+    def added(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.summed = torch.empty_like(parameter, dtype=dtype)  # type: ignore[attr-defined]
+            parameter.register_post_accumulate_grad_hook(added)
+
+
+def _received(rank: Rank, recipe: Recipe, size: tuple[int, int]) -> Tensor:
+    """The stream that another stage has sent."""
+    sequences, length = size
+    shape = sequences, length // rank.sequence_parts, rank.width
+    return torch.empty(shape, dtype=weight_type(recipe), requires_grad=True)
 
 
 def foreign_training(
@@ -58,64 +140,22 @@ def foreign_training(
             )
         model = build(shape.content, sequence_length).to(weight_type(recipe))
         tokens = torch.zeros(1, micro_batch_sequences, sequence_length + 1, dtype=torch.int64)
-        return Training(lambda _: meta_loss(model, tokens), make_optimizers(model, recipe))
+        return Training(
+            lambda _: meta_loss(model, tokens), make_optimizers(model, recipe), recipe.accumulation
+        )
     task = build_task(shape.model, width=shape.width, depth=shape.layers, seed=0)
     with torch.device("cpu"):
         examples = next(iter(task.batches("train", micro_batch_sequences, 0)))
     batch = mapped(examples, lambda tensor: _as_weights(tensor, recipe).to("meta"))
     model = task.model.to(weight_type(recipe))
-    return Training(lambda _: task.losses(model, batch).mean(), make_optimizers(model, recipe))
+    return Training(
+        lambda _: task.losses(model, batch).mean(),
+        make_optimizers(model, recipe),
+        recipe.accumulation,
+        has_batch_norm=any(isinstance(module, _BatchNorm) for module in model.modules()),
+    )
 
 
 def _as_weights(tensor: Tensor, recipe: Recipe) -> Tensor:
     tensor = tensor.detach()
     return tensor.to(weight_type(recipe)) if tensor.is_floating_point() else tensor
-
-
-def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """PyTorch's own optimizers; Muon takes every matrix and leaves the rest to AdamW."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    foreach, fused = recipe.optimizer_impl == "foreach", recipe.optimizer_impl == "fused"
-    if recipe.optimizer == "muon":
-        matrices = [p for p in trained if p.ndim == 2]
-        others = [p for p in trained if p.ndim != 2]
-        return (torch.optim.Muon(matrices), *((torch.optim.AdamW(others, foreach=False),) if others else ()))
-    if recipe.optimizer == "sgd":
-        return (torch.optim.SGD(trained, lr=1e-3, foreach=foreach),)
-    if recipe.optimizer == "sgd-momentum":
-        return (torch.optim.SGD(trained, lr=1e-3, momentum=0.9, foreach=foreach),)
-    if recipe.optimizer == "adamw":
-        return (FusedAdamW(trained) if fused else torch.optim.AdamW(trained, foreach=foreach),)
-    raise PlanError(
-        f"{recipe.optimizer} cannot be traced: PyTorch has no implementation of it for every device"
-    )
-
-
-class FusedAdamW(torch.optim.Optimizer):
-    """PyTorch's fused kernel; `torch.optim.AdamW(fused=True)` itself refuses the meta device."""
-
-    def __init__(self, params: list[nn.Parameter]) -> None:
-        super().__init__(params, {})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for p in params:
-            if not self.state[p]:
-                self.state[p] = {
-                    "mean": torch.zeros_like(p),
-                    "square": torch.zeros_like(p),
-                    "step": torch.zeros((), device=p.device),
-                }
-        states = [self.state[p] for p in params]
-        torch._foreach_add_([s["step"] for s in states], 1)
-        torch._fused_adamw_(
-            params,
-            [p.grad for p in params],
-            [s["mean"] for s in states],
-            [s["square"] for s in states],
-            [],
-            [s["step"] for s in states],
-            lr=1e-3, beta1=0.9, beta2=0.95, weight_decay=0.1, eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
