@@ -42,9 +42,12 @@ from scalecli.fitters.weights import row_weights
 RECIPE = (
     "optimizer", "beta1", "beta2", "epsilon", "weight_decay", "grad_clip", "schedule", "decay_fraction",
     "parametrization", "sequence_length", "tokenizer", "dataset", "loss_kind", "dtype", "vocab_size",
-    "base_width", "definition", "learning_rate", "batch_tokens",
+    "base_width", "definition",
 )  # fmt: skip
 """Columns of the recipe: an optimum holds for the values that the runs shared."""
+
+TUNED = ("learning_rate", "batch_tokens")
+"""Settings that grids vary on purpose; where all runs share one, it is part of their set-up."""
 
 UNPOOLED = ("loss_kind", "tokenizer", "architecture", "family")
 """Runs that differ in these follow laws of their own: losses of another kind or unit are another quantity, and
@@ -227,7 +230,7 @@ def setup_of(table: RunTable) -> dict[str, Any]:
     `params_kind` is there where `params` holds another count than that of all weights.
     """
     fixed: dict[str, Any] = {} if table.params_kind is None else {"params_kind": table.params_kind}
-    for name in RECIPE:
+    for name in (*RECIPE, *TUNED):
         if name in table.frame.columns:
             said = table.frame[name].dropna().unique()
             if len(said) == 1:
