@@ -57,6 +57,7 @@ def lr(
 
       scalecli probe lr --params 50k --tokens 1M --low 1e-3 --high 6e-2 --seeds 3
     """
+    from scalecli.probes.engines.local import LocalEngine
     from scalecli.probes.learning_rate.design import design
     from scalecli.probes.learning_rate.estimate import rate_range
 
@@ -74,10 +75,11 @@ def lr(
         per_octave=per_octave,
         seeds=seeds,
     )
+    engine = LocalEngine(device=device, slots=slots)
     if dry_run:
-        show_estimate(configs, store, device, slots=slots, finished=finished_runs(store), as_json=as_json)
+        show_estimate(configs, store, engine, finished=finished_runs(store), as_json=as_json)
         return
-    train_runs(configs, store, device, slots=slots, timeout=timeout)
+    train_runs(configs, store, engine, timeout=timeout)
     runs = stored_runs(configs, store)
     found = rate_range(runs, tolerance=tolerance)
     document = {
