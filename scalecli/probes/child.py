@@ -1,75 +1,115 @@
-"""The process that trains: `python -m scalecli.probes.child DEVICE THREADS`.
+"""The process that trains: `python -m scalecli.probes.child DEVICE THREADS SHARDING`, or one of several under torchrun.
 
 It reads one task a line from standard input, `{"file": ..., "configs": [...], "corpus": ...}`, trains the unit, appends
 its records to the file, and reports progress on standard output, one JSON object a line. It starts torch once and then
 takes task after task. When standard input ends the driver is gone, however it went: the process ends at once, and what
-it has written stays for the next driver.
+it has written stays for the next driver. Under torchrun the first process reads, writes and reports for all.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from scalecli.errors import ScalecliError
 from scalecli.probes.columns import Row, config_columns
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.engines.process import Sharding
+
+if TYPE_CHECKING:
+    from scalecli.probes.train import StepReport
+    from scalecli.probes.train.spread import Spread
 
 Task = dict[str, Any]
+DEATH_OF_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux's prctl."""
 
 
 class Unwritable(Exception):
     """The system's word for why a record could not be written: no space, most of the time."""
 
 
-def main(device: str, threads: int) -> None:
+def main(device: str, threads: int, sharding: Sharding) -> None:
     # Whatever a library prints must not be taken for a report.
     reports, sys.stdout = sys.stdout, sys.stderr
+    if "RANK" in os.environ and sys.platform == "linux":
+        # torchrun starts its processes in sessions of their own, which a kill of torchrun would leave behind.
+        ctypes.CDLL(None).prctl(DEATH_OF_PARENT, signal.SIGKILL)
+    from scalecli.probes.train.spread import Spread
+
+    spread = Spread.joined(device, sharding)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
-    from scalecli.probes.train import StepReport
-
-    def on_step(report: StepReport) -> None:
-        _report(reports, event="step", run_id=report.run_id, step=report.step, steps=report.steps)
-
-    _report(reports, event="ready")
+    if spread.rank == 0:
+        threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+        _report(reports, event="ready")
     while True:
-        task = tasks.get()
+        task = spread.told(tasks.get() if spread.rank == 0 else {})
+        reason = _Unit(task, device, threads, spread, reports).train()
+        if spread.rank == 0:
+            _report(reports, event="ended", reason=reason, unwritable=bool(reason))
+
+
+class _Unit:
+    """The runs of one task, and what this process does for them."""
+
+    def __init__(self, task: Task, device: str, threads: int, spread: Spread, reports: IO[str]) -> None:
+        self._configs = [ProbeConfig.from_dict(each) for each in task["configs"]]
+        self._task = task
+        self._device = device
+        self._threads = threads
+        self._spread = spread
+        self._reports = reports
+
+    def train(self) -> str:
+        """Empty, or why the records could not be written."""
         try:
-            _serve(task, device, threads, on_step)
-            reason = ""
+            with _opened(Path(self._task["file"])) as records:
+                self._train(records)
         except Unwritable as error:
-            reason = str(error)
-        _report(reports, event="ended", reason=reason, unwritable=bool(reason))
+            return str(error)
+        return ""
 
-
-def _serve(task: Task, device: str, threads: int, on_step: Any) -> None:
-    """Trains the unit of a task; what cannot be trained gets a result that says why."""
-    configs = [ProbeConfig.from_dict(each) for each in task["configs"]]
-    with _opened(Path(task["file"])) as records:
+    def _train(self, records: IO[bytes]) -> None:
+        """Trains, with a result for every run; what cannot be trained gets one that says why."""
+        alone = self._spread.world == 1
+        out_of_memory = False
         try:
-            _train(configs, task["corpus"], records, device, threads, on_step)
+            for row in self._rows():
+                out_of_memory |= row.get("status") == "out_of_memory"
+                # Memory may run out in any of the processes, and the others would never hear of it.
+                if self._spread.rank == 0 or out_of_memory:
+                    _append(records, row)
         except ScalecliError as error:
-            for config in configs:
-                reason = {"status": "failed", "status_reason": error.message}
+            reason = {"status": "failed", "status_reason": error.message}
+            for config in self._configs if self._spread.rank == 0 else []:
                 _append(records, {"kind": "result", **config_columns(config), **reason})
+        if out_of_memory and not alone:
+            sys.exit("memory ran out in one of the processes")
 
+    def _rows(self) -> Any:
+        from scalecli.data.corpus_file import read_corpus
+        from scalecli.probes.corpora import corpus_of
+        from scalecli.probes.train import train_together
 
-def _train(
-    configs: list[ProbeConfig], saved: str | None, records: IO[bytes], device: str, threads: int, on_step: Any
-) -> None:
-    from scalecli.data.corpus_file import read_corpus
-    from scalecli.probes.corpora import corpus_of
-    from scalecli.probes.train import train_together
+        saved = self._task["corpus"]
+        return train_together(
+            self._configs,
+            corpus=read_corpus(Path(saved)) if saved else corpus_of(self._configs[0]),
+            device=self._device,
+            threads=self._threads,
+            spread=self._spread,
+            on_step=self._on_step if self._spread.rank == 0 else None,
+        )
 
-    corpus = read_corpus(Path(saved)) if saved else corpus_of(configs[0])
-    for row in train_together(configs, corpus=corpus, device=device, threads=threads, on_step=on_step):
-        _append(records, row)
+    def _on_step(self, report: StepReport) -> None:
+        _report(self._reports, event="step", run_id=report.run_id, step=report.step, steps=report.steps)
 
 
 def _opened(file: Path) -> IO[bytes]:
@@ -106,4 +146,4 @@ def _listen(tasks: queue.SimpleQueue[Task]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), cast(Sharding, sys.argv[3]))

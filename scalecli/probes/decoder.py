@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import ProbeError
@@ -171,7 +171,9 @@ class Experts(nn.Module):
 
     @torch.no_grad()
     def balance(self) -> None:
-        """Moves the bias by the load since the last call, and forgets the load."""
+        """Moves the bias by the load since the last call, of all processes of the training, and forgets the load."""
+        if distributed.is_initialized():
+            distributed.all_reduce(self.load)
         self.bias += BALANCE_RATE * (self.load.mean(dim=1, keepdim=True) - self.load).sign()
         self.load.zero_()
 

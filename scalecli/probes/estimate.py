@@ -12,7 +12,7 @@ from scalecli.probes.config import ProbeConfig
 from scalecli.probes.engines.engine import Capacity
 from scalecli.probes.foreign import ForeignShape
 from scalecli.probes.timing import StepTime
-from scalecli.probes.units import Unit, lengths, plan_units, unit_flops
+from scalecli.probes.units import Unit, lengths, unit_flops
 
 STATES_LIKE: dict[str, Any] = {"sgd": "sgd-momentum", "lars": "sgd-momentum"}
 """Optimizers that the closed forms know by another name: they keep as many bytes."""
@@ -46,7 +46,7 @@ def estimate_sweep(
     """The dry run: arithmetic on `measure_step_time`'s result, for the runs whose ids are not in `finished`."""
     wanted = {config.run_id: config for config in configs}
     todo = [config for run_id, config in wanted.items() if run_id not in finished]
-    units = plan_units(todo, device_type=capacity.device_type)
+    units = capacity.units(todo)
     flops = sum(unit_flops(unit) for unit in units)
     largest = max((unit_bytes(unit) for unit in units), default=0)
     return SweepEstimate(

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from scalecli.data.store import Store
 from scalecli.probes.columns import config_columns
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.engines.engine import Engine, UnitEnded, UnitStarted, UnitStep, unfinished
-from scalecli.probes.units import Unit, plan_units, unit_flops
+from scalecli.probes.engines.engine import Capacity, Engine, UnitEnded, UnitStarted, UnitStep, unfinished
+from scalecli.probes.units import Unit, unit_flops
 
 MOST_LOSSES = 3
 """How often a run is tried again after its place was lost."""
@@ -73,8 +73,8 @@ def run_sweep(
     rule holds, and is trained once it does not.
     """
     wanted = {config.run_id: config for config in configs}
-    device_type = engine.capacity().device_type
-    retries = _Retries(device_type)
+    capacity = engine.capacity()
+    retries = _Retries(capacity)
     with engine.session(store.attempts, timeout=timeout) as session:
         running = list(session.running)
         outlived = {config.run_id for unit in running for config in unit}
@@ -83,9 +83,7 @@ def run_sweep(
         settled = ("stopped",) if any(config.conduct.stop_above for config in wanted.values()) else ()
         done = store.finished(*settled)
         todo = {run_id: config for run_id, config in wanted.items() if run_id not in done}
-        units = plan_units(
-            (config for run_id, config in todo.items() if run_id not in outlived), device_type=device_type
-        )
+        units = capacity.units(config for run_id, config in todo.items() if run_id not in outlived)
         tally = _Tally(planned=len(wanted), todo=todo.keys(), units=[*running, *units], settled=settled)
         session.submit(units)
         pending = len(running) + len(units)
@@ -117,8 +115,8 @@ class _Retries:
     place was lost is tried again as it was, without what it had finished.
     """
 
-    def __init__(self, device_type: str) -> None:
-        self._device_type = device_type
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
         self._losses: Counter[str] = Counter()
 
     def of(self, event: UnitEnded) -> list[Unit]:
@@ -128,7 +126,7 @@ class _Retries:
         if event.lost:
             self._losses.update(config.run_id for config in left)
             again = [config for config in left if self._losses[config.run_id] <= MOST_LOSSES]
-            return plan_units(again, device_type=self._device_type)
+            return self._capacity.units(again)
         return [(config,) for config in left] if len(event.unit) > 1 else []
 
 

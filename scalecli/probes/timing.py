@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.engines.engine import Capacity
-from scalecli.probes.units import Unit, plan_units, unit_steps
+from scalecli.probes.units import Unit, unit_steps
 
 START_SECONDS = 4.0
 """Time a child needs to import torch and read the corpus, on the slower of the machines it was measured on."""
@@ -44,7 +44,7 @@ class StepTime:
 
     def sweep_seconds(self, configs: Sequence[ProbeConfig], capacity: Capacity) -> float:
         """Time of a sweep: the work shared by the slots, but no less than its longest unit."""
-        times = [self.unit_seconds(unit) for unit in plan_units(configs, device_type=capacity.device_type)]
+        times = [self.unit_seconds(unit) for unit in capacity.units(configs)]
         return START_SECONDS + max(sum(times) / capacity.slots, max(times)) if times else 0.0
 
 

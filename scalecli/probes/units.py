@@ -44,8 +44,11 @@ def lengths(configs: Sequence[ProbeConfig]) -> list[list[ProbeConfig]]:
     return grid
 
 
-def plan_units(configs: Iterable[ProbeConfig], *, device_type: str) -> list[Unit]:
-    """Every run in exactly one unit, the unit with the most work first (it would otherwise end the sweep alone)."""
+def plan_units(configs: Iterable[ProbeConfig], *, device_type: str, devices: int = 1) -> list[Unit]:
+    """Every run in exactly one unit, the unit with the most work first (it would otherwise end the sweep alone).
+
+    What needs several `devices` is not stacked.
+    """
     unique = {config.run_id: config for config in configs}
     trunks: dict[str, list[ProbeConfig]] = defaultdict(list)
     for config in unique.values():
@@ -58,7 +61,7 @@ def plan_units(configs: Iterable[ProbeConfig], *, device_type: str) -> list[Unit
     units = [
         tuple(config for trunk in part for config in trunk)
         for alike in stacks.values()
-        for part in _parts(alike, _copies(alike[0][0], device_type))
+        for part in _parts(alike, _copies(alike[0][0], device_type) if devices == 1 else 1)
     ]
     return sorted(units, key=unit_flops, reverse=True)
 

@@ -30,6 +30,9 @@ SlurmOptions = Annotated[
 DevicesPerProbe = Annotated[
     int | None, typer.Option("--devices-per-probe", min=1, help="Spread a probe over GPUs by torchrun. [1]")
 ]
+Sharding = Annotated[
+    str | None, typer.Option("--sharding", metavar="ddp|zero3", help="How a probe lies on its devices. [ddp]")
+]
 ProbesPerDevice = Annotated[
     str | None, typer.Option("--probes-per-device", metavar="K|auto", help="Probes that share a GPU. [1]")
 ]
@@ -43,6 +46,7 @@ def settings_with(
     partition: str | None,
     slurm: list[str] | None,
     devices_per_probe: int | None,
+    sharding: str | None,
     probes_per_device: str | None,
     device: str,
     slots: int | None,
@@ -52,6 +56,7 @@ def settings_with(
         "name": name,
         "address": address,
         "devices_per_probe": devices_per_probe,
+        "sharding": sharding,
         "probes_per_device": probes_per_device,
         "slots": slots,
         "device": None if device == "auto" else device,

@@ -72,6 +72,7 @@ def sweep(
     slurm_partition: where.SlurmPartition = None,
     slurm: where.SlurmOptions = None,
     devices_per_probe: where.DevicesPerProbe = None,
+    sharding: where.Sharding = None,
     probes_per_device: where.ProbesPerDevice = None,
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
@@ -120,7 +121,8 @@ def sweep(
     corpus = probe.read_corpus(wished)
     places = where.settings_with(
         wished.engine, name=engine, address=address, partition=slurm_partition, slurm=slurm,
-        devices_per_probe=devices_per_probe, probes_per_device=probes_per_device, device=device, slots=slots,
+        devices_per_probe=devices_per_probe, sharding=sharding, probes_per_device=probes_per_device, device=device,
+        slots=slots,
     )  # fmt: skip
     if minutes is not None:
         configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, places))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Protocol
 from scalecli.errors import DataError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.engines.process import Ended, Report
-from scalecli.probes.units import Unit
+from scalecli.probes.units import Unit, plan_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,14 @@ Event = UnitStarted | UnitStep | UnitEnded
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What an engine trains on: the type of its devices, and how many units at a time."""
+    """What an engine trains on: the type of its devices, how many units at a time, and how many devices for each."""
 
     device_type: str
     slots: int
+    devices: int = 1
+
+    def units(self, configs: Iterable[ProbeConfig]) -> list[Unit]:
+        return plan_units(configs, device_type=self.device_type, devices=self.devices)
 
     def like_this_machine(self) -> bool:
         """Does this machine have such a device, so that steps can be timed on it?"""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scalecli.errors import DataError, ProbeError
 from scalecli.probes.engines.engine import Capacity, Event, UnitEnded, UnitStarted, attempt_file, event_of
-from scalecli.probes.engines.process import ChildProcess, Slot
+from scalecli.probes.engines.process import ChildProcess, Sharding, Slot
 from scalecli.probes.engines.slurm_queue import refuse_live_jobs
 from scalecli.probes.units import Unit
 
@@ -32,11 +32,12 @@ class LocalEngine:
     slots: int | None = None
     threads: int = 1
     devices: int = 1
+    sharding: Sharding = "ddp"
     share: int = 1
 
     def capacity(self) -> Capacity:
         places = self.places()
-        return Capacity(places[0].device, len(places))
+        return Capacity(places[0].device, len(places), self.devices)
 
     @contextmanager
     def session(self, attempts: Path, *, timeout: float | None) -> Iterator[_Session]:
@@ -80,6 +81,7 @@ class LocalEngine:
                 device="cuda",
                 threads=self.threads,
                 devices=self.devices,
+                sharding=self.sharding,
                 visible_devices=groups[slot % len(groups)],
             )
             for slot in range(self.slots or len(groups) * self.share)
@@ -88,7 +90,9 @@ class LocalEngine:
     def _cpu_places(self) -> list[Slot]:
         threads = self.threads * self.devices
         count = self.slots or max(1, len(os.sched_getaffinity(0)) // threads) * self.share
-        return [Slot(device="cpu", threads=self.threads, devices=self.devices)] * count
+        return [
+            Slot(device="cpu", threads=self.threads, devices=self.devices, sharding=self.sharding)
+        ] * count
 
 
 class _Session:

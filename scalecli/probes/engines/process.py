@@ -17,10 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Literal
 
 from scalecli.probes.config import ProbeConfig
 
+Sharding = Literal["ddp", "zero3"]
+"""How a probe on several devices lies on them: a whole copy on each, or in shards."""
 SILENCE_SECONDS = 600.0
 """A child that reports nothing for this long hangs: it reports every few training steps."""
 
@@ -58,10 +60,11 @@ class Slot:
     device: str
     threads: int = 1
     devices: int = 1
+    sharding: Sharding = "ddp"
     visible_devices: str | None = None
 
     def command(self) -> list[str]:
-        child = ["-m", "scalecli.probes.child", self.device, str(self.threads)]
+        child = ["-m", "scalecli.probes.child", self.device, str(self.threads), self.sharding]
         if self.devices == 1:
             return [sys.executable, *child]
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.devices)]

@@ -32,7 +32,7 @@ from scalecli.probes.engines.engine import (
     attempt_file,
     event_of,
 )
-from scalecli.probes.engines.process import ChildProcess, Ended, Report, Slot
+from scalecli.probes.engines.process import ChildProcess, Ended, Report, Sharding, Slot
 from scalecli.probes.engines.slurm_queue import refuse_live_jobs
 from scalecli.probes.units import Unit
 
@@ -59,6 +59,7 @@ class RayEngine:
     slots: int | None = None
     threads: int = 1
     devices: int = 1
+    sharding: Sharding = "ddp"
     share: int = 1
 
     def capacity(self) -> Capacity:
@@ -78,14 +79,15 @@ class RayEngine:
                 f"no node of the {len(nodes)} of the Ray cluster has the {wanted} of a probe",
                 hint="--device, --devices-per-probe or a node that has them (`ray status`)",
             )
-        return Capacity(device, min(slots, self.slots or slots))
+        return Capacity(device, min(slots, self.slots or slots), self.devices)
 
     @contextmanager
     def session(self, attempts: Path, *, timeout: float | None) -> Iterator[_Session]:
         refuse_live_jobs(attempts)
         ray = self._connected()
         device = self.capacity().device_type
-        slot, needs = Slot(device=device, threads=self.threads, devices=self.devices), self._needs(device)
+        needs = self._needs(device)
+        slot = Slot(device=device, threads=self.threads, devices=self.devices, sharding=self.sharding)
         task = ray.remote(train_on_node).options(
             num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_retries=0, num_returns="streaming"
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.engines.engine import Engine
 from scalecli.probes.engines.local import LocalEngine
+from scalecli.probes.engines.process import Sharding
 
 if TYPE_CHECKING:
     from scalecli.probes.engines.ray import RayEngine
@@ -22,14 +23,15 @@ Shared = TypeVar("Shared", "LocalEngine", "RayEngine")
 class EngineSettings:
     """Which engine, and what a probe gets of it.
 
-    `slots` is how many units train at a time (0: as many as there are places), `probes_per_device` a number or "auto",
-    measured. `address` is Ray's, `slurm` are options of sbatch.
+    `slots` is how many units train at a time (0: as many as there are places), `sharding` how a probe lies on several
+    devices, `probes_per_device` a number or "auto", measured. `address` is Ray's, `slurm` are options of sbatch.
     """
 
     name: str = "local"
     device: str = "auto"
     slots: int = 0
     devices_per_probe: int = 1
+    sharding: Sharding = "ddp"
     probes_per_device: str = "1"
     address: str = "auto"
     slurm: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +45,10 @@ class EngineSettings:
             )
         if self.address != "auto" and self.name != "ray":
             raise ProbeError(f"the {self.name} engine has no address", hint="--engine ray")
+        if self.sharding not in get_args(Sharding):
+            raise ProbeError(
+                f"there is no sharding {self.sharding!r}", hint=f"one of {', '.join(get_args(Sharding))}"
+            )
         if self.slots < 0 or self.devices_per_probe < 1:
             raise ProbeError(
                 f"{self.slots} slots with {self.devices_per_probe} devices a probe train nothing",
@@ -67,7 +73,11 @@ class EngineSettings:
         Raises:
             ProbeError: the engine cannot do what is asked.
         """
-        common: dict[str, Any] = {"device": self.device, "devices": self.devices_per_probe}
+        common: dict[str, Any] = {
+            "device": self.device,
+            "devices": self.devices_per_probe,
+            "sharding": self.sharding,
+        }
         slots = self.slots or None
         if self.name == "slurm":
             if self.probes_per_device != "1":

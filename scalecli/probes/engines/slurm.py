@@ -20,7 +20,7 @@ from pathlib import Path
 from scalecli.data.network import on_network_file_system
 from scalecli.errors import ProbeError, needs_extra
 from scalecli.probes.engines.engine import Capacity, Event, UnitEnded, UnitStarted, event_of
-from scalecli.probes.engines.process import Ended, Report, Slot
+from scalecli.probes.engines.process import Ended, Report, Sharding, Slot
 from scalecli.probes.engines.slurm_job import WARNING_SECONDS, UnitJob, read_status
 from scalecli.probes.engines.slurm_queue import Job, Submission, nodes, submissions
 from scalecli.probes.units import Unit
@@ -62,6 +62,7 @@ class SlurmEngine:
     slots: int | None = None
     threads: int = 1
     devices: int = 1
+    sharding: Sharding = "ddp"
     options: Mapping[str, str] = field(default_factory=dict)
 
     def capacity(self) -> Capacity:
@@ -81,12 +82,13 @@ class SlurmEngine:
                 f"none of the {len(available)} Slurm nodes has {wanted} CPUs{gpus_wanted} for a probe",
                 hint="--slurm-partition, --device or --devices-per-probe",
             )
-        return Capacity(device, min(places, self.slots or places))
+        return Capacity(device, min(places, self.slots or places), self.devices)
 
     @contextmanager
     def session(self, attempts: Path, *, timeout: float | None) -> Iterator[_Session]:
         """Leaving the block cancels the jobs; a driver that is killed leaves them to the next."""
-        slot = Slot(device=self.capacity().device_type, threads=self.threads, devices=self.devices)
+        device = self.capacity().device_type
+        slot = Slot(device=device, threads=self.threads, devices=self.devices, sharding=self.sharding)
         session = _Session(self, slot, attempts, timeout)
         try:
             yield session

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scalecli.probes.engines.engine import unfinished
+from scalecli.probes.engines.engine import Capacity, unfinished
 from scalecli.probes.engines.process import ChildProcess, Ended, Report, Slot, Step
-from scalecli.probes.units import Unit, plan_units
+from scalecli.probes.units import Unit
 
 STATUS_SECONDS = 2.0
 """Between two writings of a status: the disk is everybody's."""
@@ -67,7 +67,9 @@ class UnitJob:
         with _deaf_to_warnings():
             child = ChildProcess(self.slot)
         with child:
-            for unit in plan_units(unfinished(self.unit, self.file), device_type=self.slot.device):
+            for unit in Capacity(self.slot.device, 1, self.slot.devices).units(
+                unfinished(self.unit, self.file)
+            ):
                 ended = self._train_with(child, unit)
                 if ended.reason:
                     return ended

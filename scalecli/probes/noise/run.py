@@ -16,7 +16,7 @@ from scalecli.probes.config import ProbeConfig
 from scalecli.probes.curvature.products import HessianProducts, flat
 from scalecli.probes.device import cpu_settings, resolve_device
 from scalecli.probes.noise.estimate import SquaredNorms
-from scalecli.probes.train.optimizers import adam_divisors
+from scalecli.probes.train.optimizers import Gradients, adam_divisors
 from scalecli.probes.train.trainer import Trainer
 
 MICRO_BATCHES = 8
@@ -102,15 +102,17 @@ def _check(config: ProbeConfig, probe: NoiseProbe) -> None:
 def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterator[Row]:
     """One training step whose gradient is added up from micro-batches, with their norms."""
     batch = trainer.batch()
+    assert isinstance(trainer.gradients, Gradients), "a measured training is not spread over devices"
+    buffer = trainer.gradients.buffer
     norms = _Norms(trainer, probe)
-    total = torch.zeros_like(trainer.gradients.buffer)
+    total = torch.zeros_like(buffer)
     loss = 0.0
     for part in trainer.subject.parts(batch, probe.micro_batches):
-        trainer.gradients.buffer.zero_()
+        buffer.zero_()
         loss += float(trainer.backward(part, share=1.0)) / probe.micro_batches
         norms.add()
-        total.add_(trainer.gradients.buffer, alpha=1 / probe.micro_batches)
-    trainer.gradients.buffer.copy_(total)
+        total.add_(buffer, alpha=1 / probe.micro_batches)
+    buffer.copy_(total)
     small, big = norms.means(), norms.now()
     step = trainer.step
     trainer.update(factor)

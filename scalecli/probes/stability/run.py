@@ -13,7 +13,7 @@ from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.curvature.products import flat
 from scalecli.probes.device import cpu_settings, resolve_device
-from scalecli.probes.train.optimizers import trained_parameters
+from scalecli.probes.train.optimizers import Gradients, trained_parameters
 from scalecli.probes.train.trainer import Trainer
 
 READINGS = 40
@@ -68,6 +68,7 @@ def _steps(trainer: Trainer) -> Iterator[Row]:
     config = trainer.config
     every = max(1, config.steps // READINGS)
     parameters = trained_parameters(trainer.subject)
+    assert isinstance(trainer.gradients, Gradients), "a measured training is not spread over devices"
     while trainer.step < config.steps:
         factor = config.schedule.factor(trainer.step, config.steps)
         before = flat(parameters)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from scalecli.errors import ProbeError, needs_extra
 from scalecli.probes.config import Optimizer, ProbeConfig
 from scalecli.probes.subjects.subject import Subject, Weight
+from scalecli.probes.train.spread import Spread
 
 Group = dict[str, Any]
 
@@ -30,6 +31,21 @@ class Gradients:
 
     buffer: Tensor
     parts: list[Tensor]
+
+    def zero(self) -> None:
+        self.buffer.zero_()
+
+    def combine(self, spread: Spread) -> None:
+        """Averages them over the processes of a training."""
+        spread.averaged(self.buffer)
+
+    @torch.no_grad()
+    def clip(self, limit: float) -> None:
+        """Scales each copy's gradient to a norm of at most `limit`, as torch's clip_grad_norm_ does."""
+        norms = torch.stack([part.norm(dim=1) for part in self.parts]).norm(dim=0)
+        scale = (limit / (norms + 1e-6)).clamp(max=1.0)[:, None]
+        for part in self.parts:
+            part.mul_(scale)
 
 
 def trained_parameters(subject: Subject) -> list[nn.Parameter]:
@@ -53,20 +69,27 @@ def build_optimizers(subject: Subject, configs: Sequence[ProbeConfig]) -> list[t
     """The optimizers that together update every copy; every group carries `peak_rate`, its rate before the
     schedule.
     """
-    settings = configs[0].optimizer
     by_matrix: list[Group] = []
     by_vector: list[Group] = []
     for copy, config in enumerate(configs):
         for weight in subject.weights(copy):
-            (by_matrix if weight.role == "hidden" else by_vector).append(_group(weight, config))
+            leaf = nn.Parameter(weight.value)
+            leaf.grad = weight.grad
+            (by_matrix if weight.role == "hidden" else by_vector).append(group_of(weight, config, leaf))
+    return optimizers_of(by_matrix, by_vector, configs[0].optimizer)
+
+
+def optimizers_of(
+    by_matrix: list[Group], by_vector: list[Group], settings: Optimizer
+) -> list[torch.optim.Optimizer]:
+    """The optimizers for hidden matrices and for all other weights."""
     if settings.name == "muon":
         return [_muon(merged(by_matrix), settings), _adamw(merged(by_vector), settings)]
     return [MAKERS[settings.name](merged(by_matrix + by_vector), settings)]
 
 
-def _group(weight: Weight, config: ProbeConfig) -> Group:
-    leaf = nn.Parameter(weight.value)
-    leaf.grad = weight.grad
+def group_of(weight: Weight, config: ProbeConfig, leaf: nn.Parameter) -> Group:
+    """The parameter that holds a weight, with the rate and the decay of the weight."""
     decay = 0.0 if weight.role == "vector" else config.optimizer.weight_decay
     return {
         "params": [leaf],
@@ -173,12 +196,3 @@ def adam_divisors(
         for name, parameter in subject.model.named_parameters()
         if parameter.requires_grad
     ]
-
-
-@torch.no_grad()
-def clip_gradients(gradients: Gradients, limit: float) -> None:
-    """Scales each copy's gradient to a norm of at most `limit`, as torch's clip_grad_norm_ does."""
-    norms = torch.stack([part.norm(dim=1) for part in gradients.parts]).norm(dim=0)
-    scale = (limit / (norms + 1e-6)).clamp(max=1.0)[:, None]
-    for part in gradients.parts:
-        part.mul_(scale)

@@ -19,7 +19,8 @@ from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resol
 from scalecli.probes.train.checkpoint import EVERY_SECONDS, Checkpoints
 from scalecli.probes.train.rivals import SHARES, Rivals
 from scalecli.probes.train.rows import Outcome, evaluation_row, result_row
-from scalecli.probes.train.trainer import Trainer
+from scalecli.probes.train.spread import Spread
+from scalecli.probes.train.trainer import ALONE, Trainer
 from scalecli.probes.units import lengths
 
 WINDOW_STEPS = 16
@@ -71,16 +72,18 @@ def train_together(
     corpus: Corpus,
     device: str = "auto",
     threads: int = 1,
+    spread: Spread = ALONE,
     on_step: OnStep | None = None,
 ) -> Iterator[Row]:
     """Trains runs that can share work (see `units`), each with the result that it would have alone.
 
     Runs that differ in seed, learning rate or weight decay train side by side as copies of one stacked model;
-    runs that differ in length branch from one trunk, where the shorter one's schedule bends.
+    runs that differ in length branch from one trunk, where the shorter one's schedule bends. Where the training is
+    `spread` over processes, each of them calls this, and each yields the same rows.
     """
-    place = resolve_device(device)
+    place = resolve_device(spread.device(device))
     with cpu_settings(threads):
-        yield from _Session(configs, corpus, place, on_step).run()
+        yield from _Session(configs, corpus, place, spread, on_step).run()
 
 
 class _Session:
@@ -91,11 +94,13 @@ class _Session:
         configs: Sequence[ProbeConfig],
         corpus: Corpus,
         device: torch.device,
+        spread: Spread,
         on_step: OnStep | None,
     ) -> None:
         self.by_length = lengths(configs)
         self.corpus = corpus
         self.device = device
+        self.spread = spread
         self.on_step = on_step
         self.watch = Stopwatch(device)
         self.window: list[Tensor] = []
@@ -119,6 +124,7 @@ class _Session:
                 self.by_length[0],
                 self.corpus,
                 device=self.device,
+                spread=self.spread,
             )
             yield from self._take_up(pending)
             while pending:
@@ -207,7 +213,7 @@ class _Session:
     def _look(self, configs: Sequence[ProbeConfig]) -> None:
         """Reads the window's losses and marks copies that are beyond hope."""
         before = self.trainer.step - len(self.window)
-        self.last_losses = torch.stack(self.window).mean(dim=0).tolist()
+        self.last_losses = self.spread.averaged(torch.stack(self.window).mean(dim=0)).tolist()
         self.window.clear()
         for copy, (config, loss) in enumerate(zip(configs, self.last_losses, strict=True)):
             self.failures[copy] = self.failures[copy] or self._failure(loss)
@@ -216,6 +222,7 @@ class _Session:
                     if before < share * config.steps <= self.trainer.step:
                         said = self.rivals.hopeless(config, share, loss)
                         self.hopeless[copy] = self.hopeless[copy] or said
+        self.hopeless = self.spread.told(self.hopeless)  # the rivals' file may change while it is read
         if self.on_step:
             first = configs[0]
             self.on_step(StepReport(first.run_id, self.trainer.step, first.steps, self.last_losses[0]))
@@ -256,4 +263,5 @@ class _Session:
             device=self.device,
             seconds_per_step=self.watch.seconds / self.steps_timed if self.steps_timed else None,
             copies=len(self.by_length[0]),
+            devices=self.spread.world,
         )

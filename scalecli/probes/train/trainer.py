@@ -17,12 +17,16 @@ from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
 from scalecli.probes.train.averages import Average
 from scalecli.probes.train.optimizers import (
+    Gradients,
     allocate_gradients,
     build_optimizers,
-    clip_gradients,
     restore_optimizer,
     set_rates,
 )
+from scalecli.probes.train.sharded import ShardedGradients, shard
+from scalecli.probes.train.spread import Spread
+
+ALONE = Spread()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +65,35 @@ class Trainer:
         corpus: Corpus,
         *,
         device: torch.device,
+        spread: Spread = ALONE,
     ) -> None:
         self.config = configs[0]
         self.device = device
         self.step = 0
-        self._parts = self.config.conduct.parts_of(self.config.batch_sequences)
+        self._spread = spread
+        self._parts = self.config.conduct.parts_of(spread.own_examples(self.config.batch_sequences))
         self.subject = subject_of(configs, corpus, device)
         self.model = self.subject.model
-        self.gradients = allocate_gradients(self.subject)
-        self.optimizers = build_optimizers(self.subject, configs)
+        self.gradients: Gradients | ShardedGradients
+        if spread.world > 1 and spread.sharding == "zero3":
+            self.gradients, self.optimizers = shard(self.subject, self.config, spread.world)
+        else:
+            self.gradients = allocate_gradients(self.subject)
+            self.optimizers = build_optimizers(self.subject, configs)
         averaged = self.config.evaluation.averager != "none"
         self._average = Average(self.config.evaluation, self._trained()) if averaged else None
 
     def advance(self, rate_factor: float) -> Tensor:
-        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
-        self.gradients.buffer.zero_()
+        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,).
+
+        Where a training is spread over processes, the loss is that of this process's part of the batch.
+        """
+        self.gradients.zero()
         losses = torch.zeros(self.subject.copies, device=self.device)
-        for part in self.subject.parts(self.batch(), self._parts):
+        own = self._spread.own_part(self.subject, self.batch())
+        for part in self.subject.parts(own, self._parts):
             losses += self.backward(part, share=1 / self._parts)
+        self.gradients.combine(self._spread)
         self.update(rate_factor)
         return losses
 
@@ -96,7 +111,7 @@ class Trainer:
     def update(self, rate_factor: float) -> None:
         """Clips the gradients that have been added up, and steps the optimizers."""
         if self.config.grad_clip:
-            clip_gradients(self.gradients, self.config.grad_clip)
+            self.gradients.clip(self.config.grad_clip)
         set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()

@@ -1,0 +1,70 @@
+"""ZeRO-3: weights, gradients and moments in shards over all processes, by torch's `fully_shard` (FSDP2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard
+
+from scalecli.errors import ProbeError
+from scalecli.probes.config import ProbeConfig
+from scalecli.probes.subjects.subject import Subject
+from scalecli.probes.train.optimizers import allocate_gradients, group_of, optimizers_of
+from scalecli.probes.train.spread import Spread
+
+ELEMENTWISE = ("adamw", "sgd")
+"""Optimizers that update every weight by itself, and so a shard as they do the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedGradients:
+    """Gradients that every backward pass leaves summed over the processes and in shards."""
+
+    parameters: list[nn.Parameter]
+
+    def zero(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def combine(self, spread: Spread) -> None:
+        """Nothing: they are."""
+
+    def clip(self, limit: float) -> None:
+        nn.utils.clip_grad_norm_(self.parameters, limit)
+
+
+def shard(
+    subject: Subject, config: ProbeConfig, world: int
+) -> tuple[ShardedGradients, list[torch.optim.Optimizer]]:
+    """Shards the subject's model in place, block by block; with an optimizer for the shards.
+
+    Raises:
+        ProbeError: the optimizer looks at whole matrices, or there are several copies.
+    """
+    if config.optimizer.name not in ELEMENTWISE or subject.copies > 1:
+        raise ProbeError(
+            f"{config.optimizer.name} with {subject.copies} copies cannot train in shards",
+            hint=f"--sharding ddp, or one of {', '.join(ELEMENTWISE)}",
+        )
+    allocate_gradients(subject)
+    by_name = {weight.name: weight for weight in subject.weights(0)}
+    parameters = dict(subject.model.named_parameters())
+    for parameter in parameters.values():
+        parameter.grad = None
+    blocks = [
+        block for module in subject.model.modules() if isinstance(module, nn.ModuleList) for block in module
+    ]
+    for module in [*reversed(blocks), subject.model]:
+        fully_shard(module, shard_placement_fn=lambda parameter: _placement(parameter, world))
+    sharded = {name: value for name, value in subject.model.named_parameters() if name in by_name}
+    groups = [group_of(by_name[name], config, leaf) for name, leaf in sharded.items()]
+    return ShardedGradients(list(sharded.values())), optimizers_of(groups, [], config.optimizer)
+
+
+def _placement(parameter: nn.Parameter, world: int) -> Shard | None:
+    """By rows; our decoder's weights have one copy in front of them. None: by the first axis, evenly or not."""
+    by_rows = parameter.ndim > 1 and parameter.shape[0] == 1 and parameter.shape[1] % world == 0
+    return Shard(1) if by_rows else None
