@@ -163,4 +163,5 @@ def _ask(*command: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise ProbeError(f"{command[0]} did not answer within {ANSWER_SECONDS:g} s") from error
     except subprocess.CalledProcessError as error:
-        raise ProbeError(f"{command[0]} failed: {error.stderr.strip()}") from error
+        said = error.stderr.strip().splitlines() or ["no message"]
+        raise ProbeError(f"{command[0]} failed: {said[-1]}", hint="run this where Slurm is") from error

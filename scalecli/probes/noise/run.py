@@ -16,7 +16,7 @@ from scalecli.probes.config import ProbeConfig
 from scalecli.probes.curvature.products import HessianProducts, flat
 from scalecli.probes.device import cpu_settings, resolve_device
 from scalecli.probes.noise.estimate import SquaredNorms
-from scalecli.probes.train.optimizers import Gradients, adam_divisors
+from scalecli.probes.train.optimizers import adam_divisors
 from scalecli.probes.train.trainer import Trainer
 
 MICRO_BATCHES = 8
@@ -102,8 +102,7 @@ def _check(config: ProbeConfig, probe: NoiseProbe) -> None:
 def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterator[Row]:
     """One training step whose gradient is added up from micro-batches, with their norms."""
     batch = trainer.batch()
-    assert isinstance(trainer.gradients, Gradients), "a measured training is not spread over devices"
-    buffer = trainer.gradients.buffer
+    buffer = trainer.flat.gradients
     norms = _Norms(trainer, probe)
     total = torch.zeros_like(buffer)
     loss = 0.0
@@ -125,7 +124,7 @@ class _Norms:
     def __init__(self, trainer: Trainer, probe: NoiseProbe) -> None:
         self._trainer = trainer
         self._divisors = (
-            adam_divisors(trainer.subject, trainer.optimizers, trainer.config.optimizer)
+            adam_divisors(trainer.flat, trainer.optimizers, trainer.config.optimizer)
             if probe.preconditioned
             else None
         )
@@ -147,9 +146,8 @@ class _Norms:
 
     def now(self) -> list[float]:
         """In float64: differences of these are small."""
-        grads = [
-            parameter.grad for parameter in self._trainer.model.parameters() if parameter.grad is not None
-        ]
+        weights = self._trainer.flat
+        grads = weights.by_parameter(weights.gradients)
         if self._divisors is not None:
             grads = [grad / divisor for grad, divisor in zip(grads, self._divisors, strict=True)]
         norms = torch.stack([grad.double().square().sum() for grad in grads]).tolist()

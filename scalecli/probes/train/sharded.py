@@ -12,33 +12,29 @@ from torch.distributed.tensor import Shard
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects.subject import Subject
-from scalecli.probes.train.optimizers import allocate_gradients, group_of, optimizers_of
+from scalecli.probes.train.flat import kinds_of
+from scalecli.probes.train.optimizers import ELEMENTWISE, elementwise_optimizer, group_of
 from scalecli.probes.train.spread import Spread
-
-ELEMENTWISE = ("adamw", "sgd")
-"""Optimizers that update every weight by itself, and so a shard as they do the whole."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShardedGradients:
-    """Gradients that every backward pass leaves summed over the processes and in shards."""
+class Sharded:
+    """Weights in shards; every backward pass leaves their gradients averaged over the processes."""
 
     parameters: list[nn.Parameter]
 
-    def zero(self) -> None:
+    def zero_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def combine(self, spread: Spread) -> None:
+    def average_gradients(self, spread: Spread) -> None:
         """Nothing: they are."""
 
-    def clip(self, limit: float) -> None:
+    def clip_gradients(self, limit: float) -> None:
         nn.utils.clip_grad_norm_(self.parameters, limit)
 
 
-def shard(
-    subject: Subject, config: ProbeConfig, world: int
-) -> tuple[ShardedGradients, list[torch.optim.Optimizer]]:
+def shard(subject: Subject, config: ProbeConfig, world: int) -> tuple[Sharded, list[torch.optim.Optimizer]]:
     """Shards the subject's model in place, block by block; with an optimizer for the shards.
 
     Raises:
@@ -49,19 +45,17 @@ def shard(
             f"{config.optimizer.name} with {subject.copies} copies cannot train in shards",
             hint=f"--sharding ddp, or one of {', '.join(ELEMENTWISE)}",
         )
-    allocate_gradients(subject)
-    by_name = {weight.name: weight for weight in subject.weights(0)}
-    parameters = dict(subject.model.named_parameters())
-    for parameter in parameters.values():
+    kind_of = kinds_of(subject)
+    for parameter in subject.model.parameters():
         parameter.grad = None
     blocks = [
         block for module in subject.model.modules() if isinstance(module, nn.ModuleList) for block in module
     ]
     for module in [*reversed(blocks), subject.model]:
         fully_shard(module, shard_placement_fn=lambda parameter: _placement(parameter, world))
-    sharded = {name: value for name, value in subject.model.named_parameters() if name in by_name}
-    groups = [group_of(by_name[name], config, leaf) for name, leaf in sharded.items()]
-    return ShardedGradients(list(sharded.values())), optimizers_of(groups, [], config.optimizer)
+    leaves = {name: value for name, value in subject.model.named_parameters() if name in kind_of}
+    groups = [group_of(kind_of[name], config, leaf) for name, leaf in leaves.items()]
+    return Sharded(list(leaves.values())), [elementwise_optimizer(groups, config.optimizer)]
 
 
 def _placement(parameter: nn.Parameter, world: int) -> Shard | None:

@@ -16,14 +16,13 @@ from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
 from scalecli.probes.train.averages import Average
+from scalecli.probes.train.flat import Flat
 from scalecli.probes.train.optimizers import (
-    Gradients,
-    allocate_gradients,
     build_optimizers,
     restore_optimizer,
     set_rates,
 )
-from scalecli.probes.train.sharded import ShardedGradients, shard
+from scalecli.probes.train.sharded import Sharded, shard
 from scalecli.probes.train.spread import Spread
 
 ALONE = Spread()
@@ -74,12 +73,12 @@ class Trainer:
         self._parts = self.config.conduct.parts_of(spread.own_examples(self.config.batch_sequences))
         self.subject = subject_of(configs, corpus, device)
         self.model = self.subject.model
-        self.gradients: Gradients | ShardedGradients
+        self.weights: Flat | Sharded
         if spread.world > 1 and spread.sharding == "zero3":
-            self.gradients, self.optimizers = shard(self.subject, self.config, spread.world)
+            self.weights, self.optimizers = shard(self.subject, self.config, spread.world)
         else:
-            self.gradients = allocate_gradients(self.subject)
-            self.optimizers = build_optimizers(self.subject, configs)
+            self.weights = Flat.of(self.subject)
+            self.optimizers = build_optimizers(self.weights, self.subject, configs)
         averaged = self.config.evaluation.averager != "none"
         self._average = Average(self.config.evaluation, self._trained()) if averaged else None
 
@@ -88,14 +87,20 @@ class Trainer:
 
         Where a training is spread over processes, the loss is that of this process's part of the batch.
         """
-        self.gradients.zero()
+        self.weights.zero_gradients()
         losses = torch.zeros(self.subject.copies, device=self.device)
         own = self._spread.own_part(self.subject, self.batch())
         for part in self.subject.parts(own, self._parts):
             losses += self.backward(part, share=1 / self._parts)
-        self.gradients.combine(self._spread)
+        self.weights.average_gradients(self._spread)
         self.update(rate_factor)
         return losses
+
+    @property
+    def flat(self) -> Flat:
+        """Weights and gradients side by side, as measurements want them: those are not spread over devices."""
+        assert isinstance(self.weights, Flat), "weights in shards cannot be measured"
+        return self.weights
 
     def batch(self) -> Batch:
         """The training batch of this step, on the device."""
@@ -111,7 +116,7 @@ class Trainer:
     def update(self, rate_factor: float) -> None:
         """Clips the gradients that have been added up, and steps the optimizers."""
         if self.config.grad_clip:
-            self.gradients.clip(self.config.grad_clip)
+            self.weights.clip_gradients(self.config.grad_clip)
         set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()
