@@ -2,16 +2,21 @@
 
     python benchmarks/probes.py [--device cpu|cuda] [--rounds 7]
 
-Everything runs in one process on one CPU thread, the variants in turn so that a busy machine slows all alike. On a CPU
-the time is the process's own (other processes do not count), on a GPU it is elapsed time between synchronisations.
+Everything but the sweeps runs in one process on one CPU thread, the variants in turn so that a busy machine slows all
+alike. On a CPU the time is the process's own (other processes do not count), on a GPU it is elapsed time between
+synchronisations. Sweeps take elapsed time, and so a machine that does nothing else; those on a GPU are a ladder of 64
+runs, and a model of 124M parameters is timed there.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -20,10 +25,18 @@ from torch import Tensor, nn
 
 from scalecli.accounting.flops import training_flops_per_token
 from scalecli.accounting.shape import ModelShape
+from scalecli.data.catalogue import accelerators
+from scalecli.data.corpus import load_corpus
+from scalecli.data.store import Store
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.device import cpu_settings, device_name
-from scalecli.probes.family import member
+from scalecli.probes.engines.settings import EngineSettings
+from scalecli.probes.family import member, proxy_shape
+from scalecli.probes.ladder import Recipe, default_batch_tokens
+from scalecli.probes.sweep import run_sweep
 from scalecli.probes.throughput.child import random_corpus
+from scalecli.probes.train import train
+from scalecli.probes.train.acceleration import RECORD_PARAMS, Acceleration
 from scalecli.probes.train.trainer import Trainer
 
 STEPS_PER_ROUND = {"cpu": 8, "cuda": 100}
@@ -98,7 +111,11 @@ def minimal_loop(config: ProbeConfig, device: torch.device) -> Callable[[], obje
 
 
 def our_loop(configs: list[ProbeConfig], device: torch.device) -> Callable[[], object]:
-    trainer = Trainer(configs, random_corpus(configs[0]), device=device)
+    """As a sweep trains these runs on this device, if they were long enough for a compiler."""
+    on_gpu = device.type == "cuda"
+    small = configs[0].shape.params <= RECORD_PARAMS
+    how = Acceleration(compiled=on_gpu, recorded=on_gpu and small)
+    trainer = Trainer(configs, random_corpus(configs[0]), device=device, acceleration=how)
     return lambda: trainer.advance(1.0)
 
 
@@ -148,44 +165,148 @@ def configuration(shape: ModelShape, sequences: int, device: torch.device) -> Pr
     )
 
 
+def matrix_product(device: torch.device, rounds: int) -> float:
+    """What a large product reaches [FLOP/s]."""
+    size = MATMUL[device.type]
+    factor = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device.type == "cuda" else None)
+    seconds = seconds_per_step({"product": lambda: factor @ factor}, device, rounds)["product"]
+    return 2 * size**3 / median(seconds)
+
+
+def against_minimal(device: torch.device, rounds: int) -> None:
+    limit = matrix_product(device, rounds)
+    print(f"large matrix product: {limit / 1e9:,.1f} GFLOP/s")
+    print("\nparams  batch tokens  tokens/s  against the minimal loop  MFU")
+    widths = (16, 32, 64, 128) if device.type == "cpu" else (256, 512, 768)
+    for width, sequences in itertools.product(widths, (4, 16)):
+        config = configuration(member(width, 256), sequences, device)
+        variants = {"ours": our_loop([config], device), "minimal": minimal_loop(config, device)}
+        times = seconds_per_step(variants, device, rounds)
+        speed = config.batch_tokens / median(times["ours"])
+        mfu = speed * training_flops_per_token(config.shape, config.sequence_length) / limit
+        against = ratio(times["minimal"], times["ours"])
+        print(f"{config.shape.params:>7} {config.batch_tokens:>8} {speed:>13,.0f}  {against:<24} {mfu:.1%}")
+
+
+def stacking(device: torch.device, rounds: int) -> None:
+    print("\neight runs: params  batch tokens  tokens/s of all  stacked against one by one")
+    cpu, gpu = (
+        ((28, 2), (32, 1), (32, 4), (32, 16), (48, 2)),
+        ((64, 1), (128, 1), (128, 4), (256, 4), (512, 4)),
+    )
+    for width, sequences in cpu if device.type == "cpu" else gpu:
+        config = configuration(member(width, 256), sequences, device)
+        runs = eight(config)
+        variants = {"stacked": our_loop(runs, device), "separate": one_by_one(runs, device)}
+        times = seconds_per_step(variants, device, rounds)
+        speed = 8 * config.batch_tokens / median(times["stacked"])
+        gain = ratio(times["separate"], times["stacked"])
+        print(f"{config.shape.params:>18} {config.batch_tokens:>8} {speed:>16,.0f}        {gain}")
+
+
+def eight(config: ProbeConfig) -> list[ProbeConfig]:
+    """Runs that differ in seed and rate."""
+    return [replace(config, seed=seed, learning_rate=1e-3 * (1 + seed)) for seed in range(8)]
+
+
+def whole_sweep(name: str, configs: list[ProbeConfig], device: torch.device, share: int | str = 1) -> None:
+    """A sweep as users run it, processes and all, against the same runs trained one after the other in one process."""
+    settings = EngineSettings(device=device.type, probes_per_device=str(share))
+    engine = settings.engine(configs)
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "runs.db") as store:
+        start = time.perf_counter()
+        report = run_sweep(configs, store, engine)
+        swept = time.perf_counter() - start
+    corpus = load_corpus(configs[0].data)
+    start = time.perf_counter()
+    for config in configs:
+        list(train(config, corpus=corpus, device=device.type))
+    alone = time.perf_counter() - start
+    slots = engine.capacity().slots
+    print(
+        f"\n{name}: {report.finished} runs in {swept:.1f} s with {slots} slots, {alone:.1f} s one after the other: "
+        f"{alone / swept:.2f} times as fast"
+    )
+
+
+def sweep_of_eight() -> None:
+    """Eight runs of 33k parameters and twenty tokens for each, in the batches of the default grid."""
+    recipe = Recipe()
+    corpus = load_corpus("builtin:python")
+    shape = member(28, corpus.vocab)
+    tokens = 20 * shape.params
+    first = recipe.config(
+        shape,
+        corpus,
+        "builtin:python",
+        tokens=tokens,
+        batch_tokens=default_batch_tokens(tokens),
+        learning_rate=3e-3,
+    )
+    whole_sweep(f"sweep of {shape.params:,} parameters", eight(first), torch.device("cpu"))
+
+
+def ladder_of_64() -> None:
+    """Sixteen settings at each of four sizes from 1 to 30M parameters, 200 steps each."""
+    recipe = Recipe(sequence_length=512).on("cuda")
+    corpus = load_corpus("builtin:python")
+    grid = {"tokens": 200 * 16_384, "batch_tokens": 16_384}
+    runs = [
+        recipe.config(
+            proxy_shape(params, vocab=corpus.vocab),
+            corpus,
+            "builtin:python",
+            learning_rate=rate,
+            seed=seed,
+            **grid,
+        )
+        for params, rate, seed in itertools.product(
+            (1e6, 3e6, 10e6, 30e6), (1e-3, 2e-3, 4e-3, 8e-3), range(4)
+        )
+    ]
+    whole_sweep("ladder of 64 runs of 1 to 30M parameters", runs, torch.device("cuda"), "auto")
+
+
+def large_model(rounds: int) -> None:
+    """124M parameters at the largest of some micro-batches: share of what a large product reaches, and of the peak."""
+    device = torch.device("cuda")
+    limit = matrix_product(device, rounds)
+    peaks = [
+        each.peak_flops["bf16"]
+        for each in accelerators().values()
+        if each.name.split()[0].lower() in device_name(device).lower() and "bf16" in each.peak_flops
+    ]
+    shape = ModelShape(layers=12, width=768, ffn=2048, heads=12, kv_heads=12, vocab=50_304, tied=True)
+    print(
+        f"\n{shape.params:,} parameters: sequences of 1024  tokens/s  of a large product  of the published peak"
+    )
+    for sequences in (8, 16, 32):
+        config = configuration(shape, sequences, device)
+        times = seconds_per_step({"ours": our_loop([config], device)}, device, rounds)
+        speed = config.batch_tokens / median(times["ours"])
+        flops = speed * training_flops_per_token(config.shape, config.sequence_length)
+        peak = f"{flops / peaks[0]:.1%}" if peaks else "not in the catalogue"
+        print(f"{sequences:>34} {speed:>16,.0f}  {flops / limit:>10.1%}  {peak:>20}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     print(f"{device_name(device)}, torch {torch.__version__}, one CPU thread")
     with cpu_settings(1):
-        factor = torch.randn(MATMUL[device.type], MATMUL[device.type], device=device)
+        against_minimal(device, arguments.rounds)
+        stacking(device, arguments.rounds)
         if device.type == "cuda":
-            factor = factor.bfloat16()
-        product = seconds_per_step({"matmul": lambda: factor @ factor}, device, arguments.rounds)["matmul"]
-        matmul = 2 * len(factor) ** 3 / median(product)
-        print(f"large matrix product: {matmul / 1e9:.1f} GFLOP/s")
-        print("\nparams  batch tokens  tokens/s  against the minimal loop  MFU")
-        widths = (16, 32, 64, 128) if device.type == "cpu" else (256, 512, 768)
-        for width in widths:
-            for sequences in (4, 16):
-                config = configuration(member(width, 256), sequences, device)
-                variants = {"ours": our_loop([config], device), "minimal": minimal_loop(config, device)}
-                times = seconds_per_step(variants, device, arguments.rounds)
-                speed = config.batch_tokens / median(times["ours"])
-                mfu = speed * training_flops_per_token(config.shape, config.sequence_length) / matmul
-                against = ratio(times["minimal"], times["ours"])
-                print(
-                    f"{config.shape.params:>7} {config.batch_tokens:>8} {speed:>13,.0f}  {against:<24} {mfu:.1%}"
-                )
-        print("\neight runs: params  batch tokens  tokens/s of all  stacked against one by one")
-        for width, sequences in ((28, 2), (32, 1), (32, 4), (32, 16), (48, 2)):
-            config = configuration(member(width, 256), sequences, device)
-            runs = [replace(config, seed=seed, learning_rate=1e-3 * (1 + seed)) for seed in range(8)]
-            variants = {"stacked": our_loop(runs, device), "separate": one_by_one(runs, device)}
-            times = seconds_per_step(variants, device, arguments.rounds)
-            speed = 8 * config.batch_tokens / median(times["stacked"])
-            gain = ratio(times["separate"], times["stacked"])
-            print(f"{config.shape.params:>18} {config.batch_tokens:>8} {speed:>16,.0f}        {gain}")
+            large_model(arguments.rounds)
+    if device.type == "cuda":
+        ladder_of_64()
+    else:
+        sweep_of_eight()
 
 
 if __name__ == "__main__":

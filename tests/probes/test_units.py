@@ -44,6 +44,15 @@ def test_small_batches_are_stacked_and_large_ones_are_not(many: list[ProbeConfig
     assert copies[200] == 1
 
 
+def test_a_stack_is_shared_out_to_idle_slots(config: ProbeConfig) -> None:
+    runs = [replace(config, seed=seed) for seed in range(8)]
+    sizes = {
+        slots: [len(unit) for unit in plan_units(runs, device_type="cpu", slots=slots)]
+        for slots in (1, 2, 5, 99)
+    }
+    assert sizes == {1: [8], 2: [4, 4], 5: [2, 2, 2, 1, 1], 99: [1] * 8}
+
+
 def test_schedules_that_bend_early_are_not_branched(config: ProbeConfig) -> None:
     linear = replace(config, schedule=Schedule(name="linear"))
     runs = [replace(linear, steps=steps) for steps in (20, 40)]

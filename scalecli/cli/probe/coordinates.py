@@ -59,7 +59,7 @@ def coordinates(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, parametrization=parametrization,
-        sequence_length=sequence_length,
+        sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     sizes = sorted({round(width) for width in options.counts([widths], "--widths")})

@@ -81,7 +81,7 @@ def critical_batch(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule="constant", optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     batches = options.counts(batch_tokens, "--batch-tokens")

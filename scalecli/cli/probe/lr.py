@@ -63,7 +63,7 @@ def lr(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     wished: dict[str, Any] = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens, "seed": seed}
     middle = probe.proxy_run(spec, probe.read_corpus(spec), **wished)

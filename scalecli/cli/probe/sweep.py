@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from scalecli.data.corpus import Corpus
     from scalecli.probes.config import ProbeConfig
-    from scalecli.probes.engines.engine import Engine
-    from scalecli.probes.engines.settings import EngineSettings
+    from scalecli.probes.engines.engine import Capacity, Engine
     from scalecli.probes.ladder import Cost
     from scalecli.probes.spec import SweepSpec
 
@@ -124,8 +123,10 @@ def sweep(
         devices_per_probe=devices_per_probe, sharding=sharding, probes_per_device=probes_per_device, device=device,
         slots=slots,
     )  # fmt: skip
+    capacity = places.capacity()
+    wished = replace(wished, recipe=wished.recipe.on(capacity.device_type))
     if minutes is not None:
-        configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, places))
+        configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, capacity))
     else:
         configs = wished.configs(corpus, budget=budget, cost=_flops)
     conduct = probe.conduct(store, micro_batch, checkpoint, stop_above)
@@ -139,9 +140,8 @@ def _flops(configs: Sequence[ProbeConfig]) -> float:
     return sum(config.flops_exact for config in configs)
 
 
-def _seconds(spec: SweepSpec, corpus: Corpus, places: EngineSettings) -> Cost:
+def _seconds(spec: SweepSpec, corpus: Corpus, capacity: Capacity) -> Cost:
     """What runs take on places like this machine [s]."""
-    capacity = replace(places, probes_per_device="1").engine([]).capacity()
     pace = machine_pace(spec, corpus, capacity.device_type)
     return lambda configs: pace.sweep_seconds(configs, capacity)
 

@@ -79,7 +79,7 @@ def throughput(
     from scalecli.probes.throughput.estimate import limits
 
     spec = probe.spec_with(
-        settings=settings, model=model, optimizer=optimizer, sequence_length=sequence_length
+        settings=settings, model=model, optimizer=optimizer, sequence_length=sequence_length, device=device
     )
     # One sequence a step, or one example of a task whose examples are smaller.
     config = probe.proxy_run(spec, spec.corpus(), params=params, tokens=1, batch_tokens=1)

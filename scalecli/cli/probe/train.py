@@ -48,7 +48,7 @@ def train(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     config = probe.proxy_run(

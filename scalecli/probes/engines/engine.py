@@ -56,7 +56,8 @@ class Capacity:
     devices: int = 1
 
     def units(self, configs: Iterable[ProbeConfig]) -> list[Unit]:
-        return plan_units(configs, device_type=self.device_type, devices=self.devices)
+        """The runs as units that fill the slots."""
+        return plan_units(configs, device_type=self.device_type, slots=self.slots, devices=self.devices)
 
     def like_this_machine(self) -> bool:
         """Does this machine have such a device, so that steps can be timed on it?"""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.engines.engine import Engine
+from scalecli.probes.engines.engine import Capacity, Engine
 from scalecli.probes.engines.local import LocalEngine
 from scalecli.probes.engines.process import Sharding
 
@@ -66,6 +66,10 @@ class EngineSettings:
                 f"a probe spread over {self.devices_per_probe} devices cannot share them",
                 hint="--devices-per-probe or --probes-per-device, not both",
             )
+
+    def capacity(self) -> Capacity:
+        """What the engine trains on, with one probe on a device."""
+        return replace(self, probes_per_device="1").engine([]).capacity()
 
     def engine(self, configs: Sequence[ProbeConfig]) -> Engine:
         """The engine, with as many probes on a device as these runs were measured to gain from if that is wished.

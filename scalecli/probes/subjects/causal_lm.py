@@ -74,6 +74,7 @@ class CausalLM(Text):
     """
 
     copies = 1
+    static = False  # nothing is known of how the model computes
 
     def __init__(
         self, shape: ForeignShape, configs: Sequence[ProbeConfig], corpus: Corpus, device: torch.device

@@ -51,6 +51,7 @@ class OwnTask:
     """
 
     copies = 1
+    static = False  # nothing is known of how the task computes
 
     def __init__(self, shape: ForeignShape, config: ProbeConfig, device: torch.device) -> None:
         self._model, self._config, self._device = shape.model, config, device

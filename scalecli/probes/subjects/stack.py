@@ -31,6 +31,11 @@ class DecoderStack(Text):
         self.model.to(device)
         self._experts = [module for module in self.model.modules() if isinstance(module, Experts)]
 
+    @property
+    def static(self) -> bool:
+        """Experts look at the values: each computes the tokens that chose it."""
+        return not self._experts
+
     def weights(self, copy: int) -> Iterator[Weight]:
         return weights_of(self.model, copy)
 

@@ -51,6 +51,10 @@ class Subject(Protocol):
         """The same module for the whole training."""
 
     @property
+    def static(self) -> bool:
+        """Are a step's operations the same whatever the values? Only then can it be compiled, or recorded."""
+
+    @property
     def guessing(self) -> float:
         """The loss of a model that knows nothing: a run that ends above it has diverged."""
 

@@ -143,7 +143,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_rate"] * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group["peak_rate"] * factor)
+            else:
+                group["lr"] = group["peak_rate"] * factor
+
+
+def make_recordable(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Rates and counts live on the device from here on, where a recorded step finds those of the day."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+            group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
 
 
 def adam_divisors(

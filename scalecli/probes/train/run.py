@@ -16,6 +16,7 @@ from scalecli.data.corpus import Corpus
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
+from scalecli.probes.train.acceleration import Acceleration
 from scalecli.probes.train.checkpoint import EVERY_SECONDS, Checkpoints
 from scalecli.probes.train.rivals import SHARES, Rivals
 from scalecli.probes.train.rows import Outcome, evaluation_row, result_row
@@ -97,6 +98,7 @@ class _Session:
         spread: Spread,
         on_step: OnStep | None,
     ) -> None:
+        self.configs = configs
         self.by_length = lengths(configs)
         self.corpus = corpus
         self.device = device
@@ -125,6 +127,7 @@ class _Session:
                 self.corpus,
                 device=self.device,
                 spread=self.spread,
+                acceleration=Acceleration.of(self.configs, self.device, self.spread.world),
             )
             yield from self._take_up(pending)
             while pending:

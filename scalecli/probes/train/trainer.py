@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,12 @@ from scalecli.data.corpus import Corpus
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
+from scalecli.probes.train.acceleration import Acceleration, RecordedStep
 from scalecli.probes.train.averages import Average
 from scalecli.probes.train.flat import Flat
 from scalecli.probes.train.optimizers import (
     build_optimizers,
+    make_recordable,
     restore_optimizer,
     set_rates,
 )
@@ -26,6 +29,7 @@ from scalecli.probes.train.sharded import Sharded, shard
 from scalecli.probes.train.spread import Spread
 
 ALONE = Spread()
+PLAIN = Acceleration()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Trainer:
         *,
         device: torch.device,
         spread: Spread = ALONE,
+        acceleration: Acceleration = PLAIN,
     ) -> None:
         self.config = configs[0]
         self.device = device
@@ -79,6 +84,14 @@ class Trainer:
         else:
             self.weights = Flat.of(self.subject)
             self.optimizers = build_optimizers(self.weights, self.subject, configs)
+        static = self.subject.static
+        self._compiled = acceleration.compiled and static
+        if self._compiled:
+            self.model.compile(dynamic=False)
+        self._recorded = acceleration.recorded and static
+        if self._recorded:
+            make_recordable(self.optimizers)
+        self._take = self._step_taker()
         averaged = self.config.evaluation.averager != "none"
         self._average = Average(self.config.evaluation, self._trained()) if averaged else None
 
@@ -87,13 +100,22 @@ class Trainer:
 
         Where a training is spread over processes, the loss is that of this process's part of the batch.
         """
+        set_rates(self.optimizers, rate_factor)
+        losses = self._take(self._spread.own_part(self.subject, self.batch()))
+        self._passed()
+        return losses
+
+    def _step_taker(self) -> Callable[[Batch], Tensor]:
+        return RecordedStep(self._taken) if self._recorded else self._taken
+
+    def _taken(self, batch: Batch) -> Tensor:
+        """Everything of a step that happens on the device, at the rates that are set."""
         self.weights.zero_gradients()
         losses = torch.zeros(self.subject.copies, device=self.device)
-        own = self._spread.own_part(self.subject, self.batch())
-        for part in self.subject.parts(own, self._parts):
+        for part in self.subject.parts(batch, self._parts):
             losses += self.backward(part, share=1 / self._parts)
         self.weights.average_gradients(self._spread)
-        self.update(rate_factor)
+        self._apply()
         return losses
 
     @property
@@ -114,12 +136,19 @@ class Trainer:
         return losses.detach()
 
     def update(self, rate_factor: float) -> None:
-        """Clips the gradients that have been added up, and steps the optimizers."""
+        """Ends a step whose gradients have been added up by `backward`."""
+        set_rates(self.optimizers, rate_factor)
+        self._apply()
+        self._passed()
+
+    def _apply(self) -> None:
+        """Clips the gradients, and steps the optimizers."""
         if self.config.grad_clip:
             self.weights.clip_gradients(self.config.grad_clip)
-        set_rates(self.optimizers, rate_factor)
         for optimizer in self.optimizers:
             optimizer.step()
+
+    def _passed(self) -> None:
         self.subject.after_step()
         self.step += 1
         if self._average is not None:
@@ -152,7 +181,9 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self) -> list[HeldOutLoss]:
         self.model.eval()
-        losses = torch.cat([self.losses(part) for part in self.subject.held_out()], dim=1).double()
+        # Other shapes than those of training would each be compiled anew.
+        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
+            losses = torch.cat([self.losses(part) for part in self.subject.held_out()], dim=1).double()
         self.model.train()
         return [HeldOutLoss.of(copy, self.subject.strata()) for copy in losses.cpu()]
 
@@ -173,3 +204,4 @@ class Trainer:
             self._average.restore(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             restore_optimizer(optimizer, saved)
+        self._take = self._step_taker()  # what was recorded knows the moments that were

@@ -1,0 +1,115 @@
+"""What a GPU needs of a step: nothing that waits for values, memory that stays, code that compiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scalecli.data.corpus import Corpus
+from scalecli.probes.config import Conduct, ProbeConfig
+from scalecli.probes.decoder import Decoder, rotary, rotate
+from scalecli.probes.parametrization import Multipliers
+from scalecli.probes.train.acceleration import Acceleration
+from scalecli.probes.train.trainer import Trainer
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+class Operations(TorchDispatchMode):
+    """The names of all operations that are launched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_no_value(config: ProbeConfig, corpus: Corpus) -> None:
+    runs = [replace(config, seed=seed, conduct=Conduct(micro_batch_sequences=4)) for seed in range(2)]
+    trainer = Trainer(runs, corpus, device=CPU)
+    trainer.advance(1.0)
+    with Operations() as launched:
+        trainer.advance(1.0)
+    assert "aten.bmm.default" in launched.names
+    waiting = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.equal.default"}
+    assert not waiting & launched.names
+
+
+def test_what_a_step_reads_and_writes_stays_where_it_is(config: ProbeConfig, corpus: Corpus) -> None:
+    trainer = Trainer([config], corpus, device=CPU)
+
+    def addresses() -> dict[str, int]:
+        found = {name: value.data_ptr() for name, value in trainer.model.named_parameters()}
+        found |= {f"{name}.grad": value.grad.data_ptr() for name, value in trainer.model.named_parameters()}
+        for number, state in enumerate(trainer.optimizers[0].state.values()):
+            found |= {f"{number}.{name}": value.data_ptr() for name, value in state.items()}
+        return found
+
+    trainer.advance(1.0)
+    before = addresses()
+    for factor in (1.0, 0.5):
+        trainer.advance(factor)
+    assert addresses() == before
+
+
+def test_rotary_positions_are_the_same_in_either_form() -> None:
+    x, rotation = torch.randn(3, 16, 2, 8), rotary(16, 8)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    angles = torch.polar(torch.ones(16, 1, 4), torch.atan2(rotation[..., 1], rotation[..., 0]))
+    expected = torch.view_as_real(pairs * angles).flatten(-2)
+    compiled = torch.compile(rotate, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(rotate(x, rotation), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(compiled(x, rotation), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_compiles_whole_and_computes_the_same(config: ProbeConfig) -> None:
+    """Traced and differentiated by the compiler, without the slow generation of code."""
+    model = Decoder(config.shape, Multipliers.of(config.shape, "standard", 64), length=16, copies=2)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    tokens = torch.randint(0, config.shape.vocab, (2, 3, 16))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
+    found = []
+    for function in (model, compiled):
+        model.zero_grad()
+        logits = function(tokens)
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_compiled_or_recorded_where_it_does_not_pay(config: ProbeConfig) -> None:
+    assert Acceleration.of([config], CPU, 1) == Acceleration()
+    assert Acceleration.of([config], CUDA, 1) == Acceleration(recorded=True)
+    assert Acceleration.of([config], CUDA, 2) == Acceleration()
+    assert Acceleration.of([replace(config, steps=10**12)], CUDA, 1) == Acceleration(
+        compiled=True, recorded=True
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    "how", [Acceleration(recorded=True), Acceleration(True, False), Acceleration(True, True)]
+)
+def test_accelerated_steps_are_the_plain_ones(config: ProbeConfig, corpus: Corpus, how: Acceleration) -> None:
+    runs = [replace(config, seed=seed, learning_rate=rate) for seed, rate in ((0, 3e-3), (1, 1e-2))]
+    plain, fast = Trainer(runs, corpus, device=CUDA), Trainer(runs, corpus, device=CUDA, acceleration=how)
+    for step in range(12):
+        factor = 1.0 - step / 20
+        torch.testing.assert_close(fast.advance(factor), plain.advance(factor), rtol=1e-4, atol=1e-5)
+    for one, other in zip(fast.evaluate(), plain.evaluate(), strict=True):
+        assert one.mean == pytest.approx(other.mean, rel=1e-4)
+    state = fast.state()
+    after = [fast.advance(0.5) for _ in range(6)]
+    fast.restore(state)
+    for expected in after:
+        torch.testing.assert_close(fast.advance(0.5), expected, rtol=1e-4, atol=1e-5)
