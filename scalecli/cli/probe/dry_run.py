@@ -47,6 +47,8 @@ def show_estimate(
         "saved_flops": found.saved_flops,
         "seconds": found.seconds,
         "bytes": found.bytes,
+        "device": capacity.device_type,
+        "slots": capacity.slots,
         "store": str(path),
     }
     show(document, draw_estimate, as_json=as_json)
@@ -93,5 +95,6 @@ def draw_estimate(document: Any) -> Iterator[RenderableType]:
         ("saved by shared trunks", format_count(document["saved_flops"])),
         ("time", "unknown without such a device" if seconds is None else f"about {format_seconds(seconds)}"),
         ("memory", format_bytes(document["bytes"])),
+        ("at a time", f"{document['slots']} on {document['device']}"),
     ]
     yield table(f"Dry run; runs would go to {document['store']}", ["", ""], rows)

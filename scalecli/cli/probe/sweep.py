@@ -141,7 +141,18 @@ def _flops(configs: Sequence[ProbeConfig]) -> float:
 
 
 def _seconds(spec: SweepSpec, corpus: Corpus, capacity: Capacity) -> Cost:
-    """What runs take on places like this machine [s]."""
+    """What runs take on places like this machine [s].
+
+    Raises:
+        ProbeError: this machine has no such device, so that no step can be timed.
+    """
+    from scalecli.errors import ProbeError
+
+    if not capacity.like_this_machine():
+        raise ProbeError(
+            f"a step on {capacity.device_type} cannot be timed here, so nobody knows what fits into the minutes",
+            hint="--budget FLOP, or --params",
+        )
     pace = machine_pace(spec, corpus, capacity.device_type)
     return lambda configs: pace.sweep_seconds(configs, capacity)
 

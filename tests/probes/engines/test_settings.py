@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,23 @@ def test_slots_are_the_threads_that_there_are(monkeypatch: pytest.MonkeyPatch) -
     assert LocalEngine(device="cpu").capacity() == Capacity("cpu", 8)
     assert LocalEngine(device="cpu", threads=2, devices=2).capacity() == Capacity("cpu", 2)
     assert LocalEngine(device="cpu", slots=3).capacity() == Capacity("cpu", 3)
+
+
+def test_gpus_are_shared_out_by_the_names_that_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+
+    def seen(**settings: Any) -> list[str | None]:
+        return [slot.visible_devices for slot in LocalEngine(device="cuda", **settings).places()]
+
+    assert seen() == ["3", "5", "7"]
+    assert seen(share=2) == ["3", "5", "7", "3", "5", "7"]
+    assert seen(devices=2) == ["3,5"]
+    assert seen(slots=4) == ["3", "5", "7", "3"]
+    with pytest.raises(ProbeError) as caught:
+        seen(devices=4)
+    assert caught.value.hint == "--devices-per-probe 3"
+    assert RayEngine(share=4)._needs("cuda") == {"CPU": 1, "GPU": 0.25}
 
 
 def test_the_time_of_a_job_is_that_of_its_longest_unit(base: ProbeConfig) -> None:
