@@ -71,7 +71,7 @@ def test_a_missing_extra_is_the_line_that_installs_it(
 def test_slots_are_the_threads_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     assert LocalEngine(device="cpu").capacity() == Capacity("cpu", 8)
-    assert LocalEngine(device="cpu", threads=2, devices=2).capacity() == Capacity("cpu", 2)
+    assert LocalEngine(device="cpu", threads=2, devices=2).capacity() == Capacity("cpu", 2, 2)
     assert LocalEngine(device="cpu", slots=3).capacity() == Capacity("cpu", 3)
 
 
