@@ -18,7 +18,7 @@ from scalecli.probes.engines.engine import Capacity, Engine, UnitEnded, UnitStar
 from scalecli.probes.units import Unit, unit_flops
 
 MOST_LOSSES = 3
-"""How often a run is tried again after its place was lost."""
+"""How often a unit is tried again after its place was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class _Retries:
             return []
         if event.lost:
             self._losses.update(config.run_id for config in left)
-            again = [config for config in left if self._losses[config.run_id] <= MOST_LOSSES]
-            return self._capacity.units(again)
+            tired = max(self._losses[config.run_id] for config in left) > MOST_LOSSES
+            return [] if tired else self._capacity.units(left)
         return [(config,) for config in left] if len(event.unit) > 1 else []
 
 

@@ -75,6 +75,7 @@ def telescope(
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length, base_width=sizes[0],
+        device=device,
     )  # fmt: skip
     search = _Search(spec, probe.read_corpus(spec), sizes, tokens_per_param, batch_tokens, seeds, seed)
     first = search.shape(sizes[0])

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalecli.errors import DataError, ProbeError
+from scalecli.errors import ProbeError
 from scalecli.probes.engines.engine import Capacity, Event, UnitEnded, UnitStarted, attempt_file, event_of
 from scalecli.probes.engines.process import ChildProcess, Sharding, Slot
 from scalecli.probes.engines.slurm_queue import refuse_live_jobs
@@ -156,7 +156,7 @@ class _Server(threading.Thread):
         try:
             while (unit := self._work.get()) is not None and not self._stopping:
                 self._serve(unit)
-        except (OSError, DataError) as error:  # no process can be started, or no records be written
+        except Exception as error:  # no records can be written, no process started: the session raises it
             self._events.put(error)
         finally:
             self._retire()

@@ -101,9 +101,9 @@ class EngineSettings:
         """The engine with so many probes on a device: by default one, a CPU thread being a device too."""
         if self.probes_per_device != "auto":
             return replace(engine, share=int(self.probes_per_device))
-        device = engine.capacity().device_type
-        if device == "cpu":
+        capacity = engine.capacity()
+        if capacity.device_type == "cpu":
             return engine
         from scalecli.probes.engines.share import measured_share
 
-        return replace(engine, share=measured_share(configs, device))
+        return replace(engine, share=measured_share(capacity.units(configs), capacity.device_type))

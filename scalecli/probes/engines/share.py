@@ -1,8 +1,8 @@
 """How many probes to put on one device: tried, with so many processes at a time, for memory and for speed.
 
 Each is a process of its own, `python -m scalecli.probes.engines.share`. It reads its task as a line of JSON, trains a
-few steps of the largest run, whose memory the allocator keeps, and says that it is ready. At the next line it trains
-the typical run for some seconds beside the others and says how that went; it ends when its input does, so that all see
+few steps of the largest unit, whose memory the allocator keeps, and says that it is ready. At the next line it trains
+the typical unit for some seconds beside the others and says how that went; it ends when its input does, so that all see
 the memory of all.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.engines.process import Slot
+from scalecli.probes.units import Unit, lengths
 
 if TYPE_CHECKING:
     from scalecli.probes.train.trainer import Trainer
@@ -27,7 +28,8 @@ WORTH = 1.1
 """Twice the processes have to train so many times as fast together: less is noise, and memory is never free."""
 MOST = 16
 TRIAL_SECONDS = 4.0
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 8
+"""Enough for a step to be recorded, where steps are."""
 RESERVE_BYTES = 512 * 2**20
 """Has to stay free beside all processes: evaluations, and what others do with the device."""
 
@@ -41,8 +43,8 @@ class Trial:
     free_bytes: int
 
 
-def measured_share(configs: Sequence[ProbeConfig], device: str, *, threads: int = 1) -> int:
-    """How many probes the device trains at a time with the most steps a second and memory to spare.
+def measured_share(units: Sequence[Unit], device: str, *, threads: int = 1) -> int:
+    """How many of these units the device trains at a time with the most steps a second and memory to spare.
 
     Raises:
         ProbeError: the device does not exist.
@@ -50,10 +52,11 @@ def measured_share(configs: Sequence[ProbeConfig], device: str, *, threads: int 
     from scalecli.probes.device import resolve_device
 
     slot = Slot(device=str(resolve_device(device)), threads=threads)
-    by_size = sorted(configs, key=lambda config: config.flops_exact / config.steps)
+    side_by_side = [lengths(unit)[0] for unit in units]
+    by_size = sorted(side_by_side, key=lambda copies: sum(each.flops_exact / each.steps for each in copies))
     task = {
-        "large": asdict(by_size[-1]),
-        "typical": asdict(by_size[len(by_size) // 2]),
+        "large": [asdict(config) for config in by_size[-1]],
+        "typical": [asdict(config) for config in by_size[len(by_size) // 2]],
         "device": slot.device,
         "threads": threads,
         "seconds": TRIAL_SECONDS,
@@ -135,15 +138,17 @@ def _hear(children: Sequence[subprocess.Popen[str]]) -> list[str]:
 def main() -> None:
     from scalecli.probes.device import cpu_settings, free_bytes, resolve_device
     from scalecli.probes.throughput.child import random_corpus
+    from scalecli.probes.train.acceleration import Acceleration
     from scalecli.probes.train.run import WINDOW_STEPS
     from scalecli.probes.train.trainer import Trainer
 
     task = json.loads(sys.stdin.readline())
     device = resolve_device(task["device"])
-    large, typical = (ProbeConfig.from_dict(task[name]) for name in ("large", "typical"))
     with cpu_settings(task["threads"]):
-        for config in (large, typical):
-            trainer = Trainer([config], random_corpus(config), device=device)
+        for name in ("large", "typical"):
+            copies = [ProbeConfig.from_dict(config) for config in task[name]]
+            how = Acceleration.of(copies, device, 1)
+            trainer = Trainer(copies, random_corpus(copies[0]), device=device, acceleration=how)
             _steps(trainer, WARM_UP_STEPS)
         _say("ready")
         sys.stdin.readline()

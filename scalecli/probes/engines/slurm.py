@@ -159,8 +159,11 @@ class _Session:
         return next(self._events)
 
     def stop(self) -> None:
-        for submission in {watched.submission.name: watched.submission for watched in self._watched}.values():
+        for submission in self._open_submissions():
             submission.cancel()
+
+    def _open_submissions(self) -> list[Submission]:
+        return list({watched.submission.name: watched.submission for watched in self._watched}.values())
 
     def _send(self, submission: Submission) -> None:
         """Raises ProbeError when Slurm does not take it."""
@@ -223,7 +226,7 @@ class _Session:
         Raises:
             ProbeError: jobs wait in the queue for what will never be.
         """
-        for submission in {watched.submission.name: watched.submission for watched in self._watched}.values():
+        for submission in self._open_submissions():
             try:
                 queued = submission.queued()
             except ProbeError:
