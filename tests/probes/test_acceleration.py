@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalecli.data.corpus import Corpus
 from scalecli.probes.config import Conduct, ProbeConfig
-from scalecli.probes.decoder import Decoder, rotary, rotate
-from scalecli.probes.parametrization import Multipliers
+from scalecli.probes.decoder import rotary, rotate
 from scalecli.probes.train.acceleration import Acceleration
 from scalecli.probes.train.trainer import Trainer
 
@@ -69,19 +68,19 @@ def test_rotary_positions_are_the_same_in_either_form() -> None:
     torch.testing.assert_close(compiled(x, rotation), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_model_compiles_whole_and_computes_the_same(config: ProbeConfig) -> None:
+def test_the_losses_compile_whole_and_are_the_same(config: ProbeConfig, corpus: Corpus) -> None:
     """Traced and differentiated by the compiler, without the slow generation of code."""
-    model = Decoder(config.shape, Multipliers.of(config.shape, "standard", 64), length=16, copies=2)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    tokens = torch.randint(0, config.shape.vocab, (2, 3, 16))
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
+    stack = Trainer([config, replace(config, seed=1)], corpus, device=CPU).subject
+    batch = stack.batch(0)
     found = []
-    for function in (model, compiled):
-        model.zero_grad()
-        logits = function(tokens)
-        logits.square().sum().backward()
-        found.append([logits.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    for losses in (
+        stack.losses,
+        torch.compile(stack.losses, backend="aot_eager", fullgraph=True, dynamic=False),
+    ):
+        stack.model.zero_grad()
+        values = losses(batch)
+        values.sum().backward()
+        found.append([values.detach(), *(parameter.grad.clone() for parameter in stack.model.parameters())])
     for plain, other in zip(*found, strict=True):
         torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
 

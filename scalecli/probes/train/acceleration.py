@@ -42,6 +42,13 @@ class Acceleration:
         )
 
 
+def compiled(losses: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Forward, loss and backward compiled for the shapes of training; as they were where no compiler works."""
+    # Generated code needs a C compiler at run time, which not every machine with a GPU has.
+    torch._dynamo.config.suppress_errors = True
+    return torch.compile(losses, dynamic=False)
+
+
 class RecordedStep:
     """A step, a function of the batch alone, that is taken a few times, recorded, and from then on replayed.
 

@@ -16,7 +16,7 @@ from scalecli.data.corpus import Corpus
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
-from scalecli.probes.train.acceleration import Acceleration, RecordedStep
+from scalecli.probes.train.acceleration import Acceleration, RecordedStep, compiled
 from scalecli.probes.train.averages import Average
 from scalecli.probes.train.flat import Flat
 from scalecli.probes.train.optimizers import (
@@ -86,8 +86,7 @@ class Trainer:
             self.optimizers = build_optimizers(self.weights, self.subject, configs)
         static = self.subject.static
         self._compiled = acceleration.compiled and static
-        if self._compiled:
-            self.model.compile(dynamic=False)
+        self._losses = compiled(self.subject.losses) if self._compiled else self.subject.losses
         self._recorded = acceleration.recorded and static
         if self._recorded:
             make_recordable(self.optimizers)
@@ -157,7 +156,7 @@ class Trainer:
     def losses(self, batch: Batch) -> Tensor:
         """The loss of every example, (c, b), in the run's number format."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            return self.subject.losses(batch)
+            return self._losses(batch)
 
     def _trained(self) -> dict[str, Tensor]:
         """The weights by name."""
