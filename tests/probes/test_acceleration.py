@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.backends.registry import lookup_backend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalecli.data.corpus import Corpus
@@ -16,6 +18,7 @@ from scalecli.probes.train.acceleration import Acceleration
 from scalecli.probes.train.trainer import Trainer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+COMPILERS_OWN = "ignore:The .grad attribute of a Tensor that is not a leaf"
 
 
 class Operations(TorchDispatchMode):
@@ -68,21 +71,26 @@ def test_rotary_positions_are_the_same_in_either_form() -> None:
     torch.testing.assert_close(compiled(x, rotation), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_losses_compile_whole_and_are_the_same(config: ProbeConfig, corpus: Corpus) -> None:
-    """Traced and differentiated by the compiler, without the slow generation of code."""
-    stack = Trainer([config, replace(config, seed=1)], corpus, device=CPU).subject
-    batch = stack.batch(0)
-    found = []
-    for losses in (
-        stack.losses,
-        torch.compile(stack.losses, backend="aot_eager", fullgraph=True, dynamic=False),
-    ):
-        stack.model.zero_grad()
-        values = losses(batch)
-        values.sum().backward()
-        found.append([values.detach(), *(parameter.grad.clone() for parameter in stack.model.parameters())])
-    for plain, other in zip(*found, strict=True):
-        torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
+@pytest.mark.filterwarnings(COMPILERS_OWN)
+def test_compiled_steps_are_the_plain_ones_and_blocks_share_their_code(
+    config: ProbeConfig, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced whole and differentiated by the compiler, without the slow generation of code."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def traced(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return lookup_backend("aot_eager")(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced, fullgraph=True))
+    runs = [replace(config, shape=replace(config.shape, layers=3), seed=seed) for seed in range(2)]
+    plain, fast = (
+        Trainer(runs, corpus, device=CPU, acceleration=Acceleration(each)) for each in (False, True)
+    )
+    for _ in range(3):
+        torch.testing.assert_close(fast.advance(1.0), plain.advance(1.0), rtol=1e-4, atol=1e-5)
+    assert [one.mean for one in fast.evaluate()] == pytest.approx([one.mean for one in plain.evaluate()])
+    assert len(graphs) == 2  # a block's, and the losses'
 
 
 def test_nothing_is_compiled_or_recorded_where_it_does_not_pay(config: ProbeConfig) -> None:
@@ -95,6 +103,7 @@ def test_nothing_is_compiled_or_recorded_where_it_does_not_pay(config: ProbeConf
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings(COMPILERS_OWN)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(
     "how", [Acceleration(recorded=True), Acceleration(True, False), Acceleration(True, True)]

@@ -94,7 +94,7 @@ class CausalLM(Text):
 
     def losses(self, batch: Tensor) -> Tensor:
         out = self.model(input_ids=batch[0, :, :-1], use_cache=False)
-        losses = next_token_losses(out.logits.flatten(0, 1), batch)
+        losses = self._token_losses(out.logits.flatten(0, 1), batch)
         balance = getattr(out, "aux_loss", None)
         if self.model.training and balance is not None:
             losses = losses + self.model.config.router_aux_loss_coef * balance

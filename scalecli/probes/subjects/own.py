@@ -83,6 +83,9 @@ class OwnTask:
 
         return [part(index) for index in range(count)]
 
+    def compile(self) -> None:
+        """Nothing."""
+
     def losses(self, batch: Batch) -> Tensor:
         losses = self._task.losses(self.model, batch)
         if losses.ndim != 1:

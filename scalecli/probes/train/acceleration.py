@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.subjects.subject import Subject
 from scalecli.probes.units import unit_flops
 
-COMPILE_FLOPS = 1e17
-"""Work from which compiling is worth its minute or so: several minutes of a fast GPU."""
+COMPILE_FLOPS = 1e16
+"""Work from which compiling a block is worth some ten seconds: a minute or two of a fast GPU."""
 RECORD_PARAMS = 30e6
 """Size up to which launching the kernels of a step takes longer than running them, and a graph helps."""
+SHAPES = 1000
+"""For so many a process compiles the same code: it trains one model after the other."""
 WARM_UP_STEPS = 3
 """Steps that are taken before one is recorded, so that everything is allocated and chosen by then."""
 
@@ -42,11 +45,12 @@ class Acceleration:
         )
 
 
-def compiled(losses: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Forward, loss and backward compiled for the shapes of training; as they were where no compiler works."""
+def compile_step(subject: Subject) -> None:
+    """Forward, loss and backward by compiled code, for the shapes of training; as they were where no compiler works."""
     # Generated code needs a C compiler at run time, which not every machine with a GPU has.
     torch._dynamo.config.suppress_errors = True
-    return torch.compile(losses, dynamic=False)
+    torch._dynamo.config.recompile_limit = SHAPES
+    subject.compile()
 
 
 class RecordedStep:

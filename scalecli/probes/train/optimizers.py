@@ -9,6 +9,7 @@ Liu et al. 2025 (2502.16982), so that one learning rate serves both; Adafactor, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -151,6 +152,7 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> Non
 
 def make_recordable(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Rates and counts live on the device from here on, where a recorded step finds those of the day."""
+    warnings.filterwarnings("ignore", message=".*capturable=True")  # the steps before are not recorded
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["capturable"] = True

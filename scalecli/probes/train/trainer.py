@@ -16,7 +16,7 @@ from scalecli.data.corpus import Corpus
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
-from scalecli.probes.train.acceleration import Acceleration, RecordedStep, compiled
+from scalecli.probes.train.acceleration import Acceleration, RecordedStep, compile_step
 from scalecli.probes.train.averages import Average
 from scalecli.probes.train.flat import Flat
 from scalecli.probes.train.optimizers import (
@@ -86,7 +86,8 @@ class Trainer:
             self.optimizers = build_optimizers(self.weights, self.subject, configs)
         static = self.subject.static
         self._compiled = acceleration.compiled and static
-        self._losses = compiled(self.subject.losses) if self._compiled else self.subject.losses
+        if self._compiled:
+            compile_step(self.subject)
         self._recorded = acceleration.recorded and static
         if self._recorded:
             make_recordable(self.optimizers)
@@ -156,7 +157,7 @@ class Trainer:
     def losses(self, batch: Batch) -> Tensor:
         """The loss of every example, (c, b), in the run's number format."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            return self._losses(batch)
+            return self.subject.losses(batch)
 
     def _trained(self) -> dict[str, Tensor]:
         """The weights by name."""
