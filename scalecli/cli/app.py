@@ -17,6 +17,7 @@ from scalecli.cli import (
     memory,
     multipliers,
     optimizers,
+    packing,
     plan,
     predict,
     probe,
@@ -73,6 +74,7 @@ app.command(rich_help_panel=PANELS[3])(plan.plan)
 app.command(rich_help_panel=PANELS[3])(memory.memory)
 app.command(rich_help_panel=PANELS[3])(optimizers.optimizers)
 app.command(rich_help_panel=PANELS[3])(multipliers.multipliers)
+app.command(rich_help_panel=PANELS[3])(packing.packing)
 app.command(rich_help_panel=PANELS[3])(export.export)
 app.command(rich_help_panel=PANELS[4])(schema.schema)
 app.command(rich_help_panel=PANELS[4])(doctor.doctor)

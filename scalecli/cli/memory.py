@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalecli.cli import options
+from scalecli.cli.layout_tables import draw_alternatives, draw_layout, layout_text
 from scalecli.cli.model import wished_shape
 from scalecli.cli.render import show, table
 from scalecli.units import format_bytes
@@ -31,6 +32,7 @@ def memory(
         int, typer.Option("--experts", min=1, help="Experts in every feed-forward block.")
     ] = 1,
     experts_per_token: Annotated[int, typer.Option("--experts-per-token", min=1)] = 1,
+    capacity_factor: options.CapacityFactor = 1.0,
     sequence_length: options.SequenceLength = 2048,
     micro_batch: Annotated[
         int | None,
@@ -51,19 +53,22 @@ def memory(
         str | None,
         typer.Option("--sharding", metavar="none|ddp|zero1|zero2|zero3", help="[ddp with --dp, else none]"),
     ] = None,
-    tp: Annotated[int, typer.Option("--tp", help="Tensor-parallel ranks.")] = 1,
-    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
-    cp: Annotated[int, typer.Option("--cp", help="Context-parallel ranks.")] = 1,
+    tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel ranks.")] = 1,
+    pp: Annotated[int, typer.Option("--pp", min=1, help="Pipeline stages.")] = 1,
+    cp: Annotated[int, typer.Option("--cp", min=1, help="Context-parallel ranks.")] = 1,
     ep: Annotated[
-        int, typer.Option("--ep", help="Expert-parallel ranks, out of the data-parallel ones.")
+        int, typer.Option("--ep", min=1, help="Expert-parallel ranks, out of the data-parallel ones.")
     ] = 1,
-    dp: Annotated[int | None, typer.Option("--dp", help="Data-parallel ranks. [what --count leaves]")] = None,
+    dp: Annotated[
+        int | None, typer.Option("--dp", min=1, help="Data-parallel ranks. [what --count leaves]")
+    ] = None,
     offload: Annotated[
         str, typer.Option("--offload", metavar="none|optimizer|optimizer+weights|activations")
     ] = "none",
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
+    assume: options.Assume = None,
     search: Annotated[bool, typer.Option("--search", help="Find the fastest layout that fits.")] = False,
     calibrate: Annotated[
         bool,
@@ -84,18 +89,22 @@ def memory(
 
       scalecli memory --params 70B --accelerator h100-80g --count 512 --batch 1024 --search
 
+      scalecli memory --params 7B --accelerator a100-80g:8,v100-32g:8 --batch 256
+
       scalecli memory --calibrate --accelerator h100-80g --device cuda
     """
     from scalecli.accounting.memory import Layout, Recipe
     from scalecli.cli.calibrate import calibrate_overhead, draw_calibration
-    from scalecli.data.catalogue import accelerator as named
+    from scalecli.plan.devices import plan_on
+    from scalecli.plan.fleet import fleet_of
     from scalecli.plan.memory import plan_memory
+    from scalecli.plan.step.conditions import assumed
 
     kinds: dict[str, Any] = {
         "precision": precision, "optimizer": optimizer, "optimizer_impl": optimizer_impl, "recompute": recompute,
         "logits": logits,
     }  # fmt: skip
-    recipe = Recipe(**kinds, lora_rank=lora_rank)
+    recipe = Recipe(**kinds, lora_rank=lora_rank, expert_capacity=capacity_factor)
     if calibrate:
         overhead = calibrate_overhead(accelerator, accelerators, device, recipe)
         show(overhead, draw_calibration, as_json=as_json, out=out)
@@ -117,22 +126,36 @@ def memory(
     ranks = dp if dp is not None else max(1, count // (tp * pp * cp))
     placement: dict[str, Any] = {"sharding": sharding or ("ddp" if ranks > 1 else "none"), "offload": offload}
     layout = Layout(**placement, tp=tp, pp=pp, cp=cp, ep=ep, dp=ranks)
-    hardware = None if accelerator is None else named(accelerator, accelerators)
-    found = plan_memory(
-        shape, sequence_length=sequence_length, batch_sequences=batch, micro_batch_sequences=micro_batch,
-        accelerator=hardware, count=count, recipe=recipe, layout=None if search else layout, search=search,
-    )  # fmt: skip
+    fleet = None if accelerator is None else fleet_of(accelerator, count, accelerators)
+    devices = count if fleet is None else fleet.count
+    conditions = assumed(options.pairs(assume, "--assume"))
+    if fleet is not None and fleet.is_mixed:
+        found = plan_on(
+            fleet, shape, sequence_length=sequence_length, batch_sequences=batch or devices * (micro_batch or 1),
+            recipe=recipe, conditions=conditions,
+        )  # fmt: skip
+    else:
+        found = plan_memory(
+            shape, sequence_length=sequence_length, batch_sequences=batch, micro_batch_sequences=micro_batch,
+            accelerator=None if fleet is None else fleet.device, count=devices, recipe=recipe,
+            layout=None if search else layout, search=search, conditions=conditions,
+        )  # fmt: skip
     document = {
         "schema": "scalecli/memory/1",
         "target": {
             "params": shape.params, "shape": options.plain(shape), "sequence_length": sequence_length,
-            "accelerator": accelerator, "count": count,
+            "accelerator": accelerator, "count": devices,
         },
         **found.part,
         "alternatives": [choice.summary() for choice in found.alternatives],
         "warnings": [{"code": code, "message": message} for code, message in found.warnings],
     }  # fmt: skip
-    show(document, draw_memory, as_json=as_json, out=out)
+    show(document, _draw, as_json=as_json, out=out)
+
+
+def _draw(document: Any) -> Iterator[RenderableType]:
+    yield from draw_memory(document)
+    yield from draw_alternatives(document["alternatives"])
 
 
 def _model(
@@ -168,14 +191,11 @@ def draw_memory(document: Any) -> Iterator[RenderableType]:
     title = f"Memory of one device: {format_bytes(document['per_device_bytes'])}, highest at {peak['moment']}"
     rows = ((term["name"], format_bytes(term["bytes"]), term["rule"]) for term in document["terms"])
     yield table(title, ["term", "bytes", "rule"], rows)
-    layout = (
-        f"micro-batch {document['micro_batch_sequences']} × accumulation {document['accumulation']} "
-        f"× data parallel {document['data_parallel']}; sharding {document['sharding']}, "
-        f"tensor {document['tensor_parallel']}, pipeline {document['pipeline_parallel']}, "
-        f"context {document['context_parallel']}, expert {document['expert_parallel']}; "
-        f"recompute {document['recompute']}, {document['precision']}"
+    yield (
+        f"micro-batch {document['micro_batch_sequences']} × accumulation {document['accumulation']}; "
+        f"{layout_text(document)}; recompute {document['recompute']}, {document['precision']}"
     )
-    yield layout
     if document["fits"] is not None:
         verdict = "fits" if document["fits"] else "does NOT fit"
         yield f"{verdict}; headroom {format_bytes(document['headroom_bytes'])}"
+    yield from draw_layout(document)

@@ -143,12 +143,39 @@ Heads = Annotated[int | None, typer.Option("--heads", min=1)]
 KvHeads = Annotated[int | None, typer.Option("--kv-heads", min=1)]
 Vocab = Annotated[int, typer.Option("--vocab", min=1)]
 SequenceLength = Annotated[int, typer.Option("--sequence-length", min=1, help="Tokens in one sequence.")]
-Accelerator = Annotated[
-    str | None, typer.Option("--accelerator", help="A name of the catalogue, e.g. h100-80g.")
+CapacityFactor = Annotated[
+    float,
+    typer.Option(
+        "--capacity-factor", min=0.0, help="Slots an expert has, relative to perfectly balanced routing."
+    ),
 ]
-DeviceCount = Annotated[int, typer.Option("--count", min=1, help="How many accelerators.")]
+DEVICES = "Devices"
+Accelerator = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerator",
+        help="A name of the catalogue, e.g. h100-80g; of several kinds with their numbers: a100-80g:4,v100-32g:4.",
+        rich_help_panel=DEVICES,
+    ),
+]
+DeviceCount = Annotated[
+    int, typer.Option("--count", min=1, help="How many accelerators.", rich_help_panel=DEVICES)
+]
 AcceleratorFile = Annotated[
-    Path | None, typer.Option("--accelerators", help="A TOML file with accelerators of your own.")
+    Path | None,
+    typer.Option(
+        "--accelerators", help="A TOML file with accelerators of your own.", rich_help_panel=DEVICES
+    ),
+]
+Assume = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--assume",
+        metavar="NAME=VALUE,...",
+        help="Of a step: shares of communication that hide (tensor, expert, pipeline, context, data), reduction=NAME "
+        "of compressed gradients, dispatch_width of tokens sent to experts.",
+        rich_help_panel=DEVICES,
+    ),
 ]
 
 Precision = Annotated[str, typer.Option("--precision", metavar="bf16|bf16-autocast|fp32")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalecli.cli import options
+from scalecli.cli import options, plan_options
 from scalecli.cli.model import shape_of
 from scalecli.cli.plan_tables import draw_plan
 from scalecli.cli.render import show
@@ -30,10 +30,15 @@ def plan(
     vocab: options.Vocab = 32000,
     tokens: options.Tokens = None,
     flops: options.Flops = None,
-    days: Annotated[
-        float | None, typer.Option("--days", min=0.0, help="As many tokens as fit into so many days.")
-    ] = None,
+    days: plan_options.Days = None,
+    money: plan_options.Money = None,
+    loss: plan_options.Loss = None,
     tokens_per_param: Annotated[float | None, typer.Option("--tokens-per-param", min=0.0)] = None,
+    inference_tokens: plan_options.InferenceTokens = None,
+    serve_memory: plan_options.ServeMemory = None,
+    experts: plan_options.Experts = "1",
+    experts_per_token: plan_options.ExpertsPerToken = 1,
+    capacity_factor: options.CapacityFactor = 1.0,
     sequence_length: options.SequenceLength = 2048,
     fit: options.Fits = None,
     objective: Annotated[
@@ -98,18 +103,19 @@ def plan(
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
-    algorithm: Annotated[
-        str, typer.Option("--algo", metavar="data-parallel|diloco", help="How replicas train together.")
-    ] = "data-parallel",
-    replicas: Annotated[
-        int | None, typer.Option("--replicas", min=1, help="Replicas of DiLoCo.  [2]", show_default=False)
-    ] = None,
-    sync_every: Annotated[
-        int, typer.Option("--sync-every", min=1, help="Steps of DiLoCo's replicas between synchronisations.")
-    ] = 30,
+    algorithm: plan_options.Algorithm = "data-parallel",
+    replicas: plan_options.Replicas = None,
+    sync_every: plan_options.SyncEvery = 30,
+    replica_bandwidth: plan_options.ReplicaBandwidth = None,
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
+    price: plan_options.Price = None,
+    currency: plan_options.Currency = "USD",
+    mfu: plan_options.Mfu = None,
+    goodput: plan_options.Goodput = None,
+    mtbf: plan_options.Mtbf = None,
+    assume: options.Assume = None,
     interval: options.Level = 0.9,
     out: options.Out = None,
     as_json: options.Json = False,
@@ -123,20 +129,29 @@ def plan(
       scalecli plan --params 1B --tokens-per-param 20      (no runs at all: what published rules say, and their spread)
 
       scalecli plan --params 7B --tokens 140B --from batch=512k,lr=3e-4,params=1B,tokens=20B      (one good setting)
+
+      scalecli plan --money 50000 --price 2.5 --accelerator h100-80g --count 64 --inference-tokens 1T      (which size?)
     """
     from scalecli.fitters.fit import Fit
     from scalecli.plan.moving import parse_setting
     from scalecli.plan.plan import PlanOptions, make_plan
     from scalecli.plan.stable import rate_ceilings
+    from scalecli.plan.step.conditions import assumed
     from scalecli.plan.target import Wish
 
     workloads = ("language", "fine-tuning", "video-diffusion")
+    numbers = plan_options.numbers_of_experts(experts)
     wish = Wish(
         params=params, params_kind=options.one_of(params_kind, ("total", "non-embedding"), "--params-kind"),
-        shape=shape_of(layers, width, ffn, heads, kv_heads, vocab), vocab=vocab,
-        tokens=tokens, flops=flops, days=days, tokens_per_param=tokens_per_param, sequence_length=sequence_length,
+        shape=plan_options.with_experts_of(
+            shape_of(layers, width, ffn, heads, kv_heads, vocab), numbers, experts_per_token
+        ),
+        vocab=vocab, tokens=tokens, flops=flops, days=days, money=money, loss=loss, tokens_per_param=tokens_per_param,
+        inference_tokens=inference_tokens or 0.0, serve_bytes=serve_memory, experts=numbers,
+        experts_per_token=experts_per_token, capacity_factor=capacity_factor, sequence_length=sequence_length,
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
-        replicas=diloco_replicas(algorithm, replicas), sync_every=sync_every,
+        replicas=plan_options.diloco_replicas(algorithm, replicas), sync_every=sync_every,
+        streams=algorithm.startswith("streaming"),
         workload=options.one_of(workload, workloads, "--workload"),
     )  # fmt: skip
     chosen = PlanOptions(
@@ -146,6 +161,9 @@ def plan(
         budget=None if fix is None else options.one_of(fix, ("data", "compute"), "--fix"),
         course=batch_course(batch_schedule),
         rate_ceilings=rate_ceilings(probe or []),
+        economy=plan_options.economy_of(price, currency, mfu, goodput, mtbf),
+        conditions=assumed(options.pairs(assume, "--assume")),
+        replica_link=replica_bandwidth,
     )
     made = make_plan(wish, [Fit.read(path) for path in fit or []], chosen)
     show(made.document(), draw_plan, as_json=as_json, out=out)
@@ -172,12 +190,3 @@ def batch_course(text: str) -> Any:
             f"{text!r} is not constant, critical, or a file", param_hint="--batch-schedule"
         )
     return Table.read(Path(text))
-
-
-def diloco_replicas(algorithm: str, replicas: int | None) -> int | None:
-    """How many replicas train apart: none unless the algorithm is DiLoCo. A usage error for replicas of nothing."""
-    if options.one_of(algorithm, ("data-parallel", "diloco"), "--algo") == "diloco":
-        return replicas or 2
-    if replicas is not None:
-        raise typer.BadParameter("goes with --algo diloco", param_hint="--replicas")
-    return None

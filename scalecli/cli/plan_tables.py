@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from scalecli.cli.layout_tables import draw_alternatives
 from scalecli.cli.memory import draw_memory
 from scalecli.cli.render import filled_table, span
-from scalecli.units import format_count
+from scalecli.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,6 +41,16 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
     title = f"{format_count(target['params'])} parameters on {format_count(target['tokens'])} tokens"
     heads = ["", "recommended", "within 0.1 % of the loss", "from"]
     yield filled_table(title, heads, _summary(document))
+    if document["allocation"]:
+        heads = [
+            "experts", "parameters", "active", "tokens", "loss", "training FLOPs", "inference FLOPs", "days", "cost",
+            "to serve", "",
+        ]  # fmt: skip
+        yield filled_table(
+            "Other ways to spend it",
+            heads,
+            (_allocation(row, document["cost"]) for row in document["allocation"]),
+        )
     if batch["tradeoff"]:
         heads = [
             "batch [tokens]",
@@ -56,6 +67,7 @@ def draw_plan(document: Any) -> Iterator[RenderableType]:
         yield filled_table("Batch over training", heads, map(_stage, batch["schedule"]))
     if document["memory"]:
         yield from draw_memory(document["memory"])
+        yield from draw_alternatives(document["alternatives"])
     if document["moved"]:
         heads = ["value", "moved to", "rule", "source", "mind"]
         yield filled_table("Your setting, moved", heads, map(_moved, document["moved"]))
@@ -96,7 +108,23 @@ def _summary(document: Any) -> Iterator[tuple[object, ...]]:
     yield row("optimizer", _optimizer(optimizer))
     yield row("loss", span(document["loss"]), unit=" [nats/token]")
     if document["cost"]:
-        yield row("days", f"{span(document['cost']['days'])} at MFU {span(document['cost']['mfu'])}")
+        yield row("days", _days(document["cost"]))
+        yield "", _price(document["cost"]), None, None
+
+
+def _days(cost: Any) -> str:
+    lost = "" if cost["goodput"] == 1 else f", goodput {cost['goodput']:.3g}"
+    return f"{span(cost['days'])} at MFU {span(cost['mfu'])}{lost}"
+
+
+def _price(cost: Any) -> str:
+    """Device-hours, and what they cost in money and energy as far as that is known."""
+    parts = [f"{span(cost['device_hours'], format_count)} device-hours"]
+    if cost["amount"]:
+        parts.append(f"{span(cost['amount'], format_count)} {cost['currency']}")
+    if cost["energy_kwh"]:
+        parts.append(f"{span(cost['energy_kwh'], format_count)} kWh")
+    return ", ".join(parts)
 
 
 def _decides(line: Any) -> bool:
@@ -112,6 +140,16 @@ def _optimizer(optimizer: Any) -> str:
 
 def _range(ends: Any, read: Any) -> str | None:
     return None if ends is None else f"{read(ends[0])} … {read(ends[1])}"
+
+
+def _allocation(row: Any, cost: Any) -> tuple[object, ...]:
+    amount = None if row["amount"] is None else f"{row['amount']:,.0f} {cost['currency']}"
+    return (
+        row["num_experts"], format_count(row["params"]), format_count(row["params_active"]),
+        format_count(row["tokens"]), f"{row['loss']:.4f}", format_count(row["training_flops"]),
+        format_count(row["inference_flops"]) if row["inference_flops"] else None, row["days"], amount,
+        format_bytes(row["serve_bytes"]), row["reason"],
+    )  # fmt: skip
 
 
 def _choice(choice: Any) -> tuple[object, ...]:

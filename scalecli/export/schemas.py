@@ -591,6 +591,46 @@ class MemoryDocument(MemoryPart):
     target: dict[str, Any]
 
 
+class _Way(_Open):
+    name: str
+    sequences: int
+    padding: float
+    effective_tokens: float
+    attention: float
+    imbalance: float
+
+
+class ProbeDeviceDocument(_Open):
+    """`probe device --json`: speeds of this machine's device, and the accelerator that plans see."""
+
+    schema_name: Literal["scalecli/probe-device/1"] = Field(alias="schema")
+    name: str
+    device: str
+    products: list[dict[str, Any]]
+    memory_bandwidth: float
+    launch_seconds: float
+    memory_bytes: int
+    host_bandwidth: float | None
+    collective_bandwidth: float | None
+    model_error: float
+    ridge_flops_per_byte: float
+    accelerator: dict[str, Any]
+    record: str
+
+
+class PackingDocument(_Open):
+    """`packing --json`: ways to fill batches with documents of many lengths."""
+
+    schema_name: Literal["scalecli/packing/1"] = Field(alias="schema")
+    sequence_length: int
+    batch_sequences: int
+    data_parallel: int
+    documents: int
+    split: int
+    nominal_tokens: int
+    ways: list[_Way]
+
+
 class MemoryCalibrationDocument(_Open):
     """`memory --calibrate --json`: the overhead beyond tensors, and the steps that it rests on [bytes]."""
 
@@ -701,6 +741,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "memory-calibration": MemoryCalibrationDocument,
     "multipliers": MultipliersDocument,
     "optimizers": OptimizersDocument,
+    "packing": PackingDocument,
     "plan": Plan,
     "prediction": PredictionDocument,
     "published-law": PublishedLawDocument,
@@ -708,6 +749,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "probe-critical-batch": ProbeCriticalBatchDocument,
     "probe-curvature": ProbeCurvatureDocument,
     "probe-lr": ProbeLearningRateDocument,
+    "probe-device": ProbeDeviceDocument,
     "probe-memory": ProbeMemoryDocument,
     "probe-noise": ProbeNoiseDocument,
     "probe-stability": ProbeStabilityDocument,

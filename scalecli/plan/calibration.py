@@ -7,22 +7,18 @@ what the lines show.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from scalecli.accounting.memory.overhead import UNCALIBRATED, Comparison, Overhead, fit_overhead
+from scalecli.data.state import state_folder
 from scalecli.errors import DataError
 
 
 def record_file() -> Path:
-    """Where the record is: `$SCALECLI_STATE` or the user's state folder (XDG)."""
-    state = os.environ.get("SCALECLI_STATE")
-    if state is None:
-        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        return home / "scalecli" / "memory.jsonl"
-    return Path(state) / "memory.jsonl"
+    """Where the record is."""
+    return state_folder() / "memory.jsonl"
 
 
 def keep(comparisons: Iterable[Comparison], accelerator: str, file: Path | None = None) -> Path:

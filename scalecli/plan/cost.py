@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from scalecli.accounting.flops import training_flops_per_token
 from scalecli.accounting.memory import Recipe
-from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
 from scalecli.plan.document import CostPart, Interval
-from scalecli.plan.steptime import StepTime, kernel_efficiency, peak_flops
+from scalecli.plan.step.engine import kernel_efficiency, peak_flops
+from scalecli.plan.steptime import StepTime
 
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_HOUR = 3_600
-# What MFU and time both count.
-FLOP_COUNT = "exact FLOPs, head and causal attention counted; recomputation not"
 
 
 class Span(NamedTuple):
@@ -37,18 +34,49 @@ class Span(NamedTuple):
         return Interval(value=self.value, low=self.low, high=self.high)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Economy:
+    """What is known of price, speed and interruptions, beyond what the catalogue says.
+
+    `goodput` is the share of time that makes progress; `device_seconds` the mean time between interruptions of one
+    device, from which it follows. Without either no interruptions are counted.
+    """
+
+    price_per_hour: float | None = None
+    """Of one device."""
+    currency: str = "USD"
+    measured_mfu: float | None = None
+    goodput: float | None = None
+    device_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.measured_mfu is not None and not 0 < self.measured_mfu <= 1:
+            raise PlanError(f"an MFU of {self.measured_mfu:g} is impossible; it lies between 0 and 1")
+        if self.goodput is not None and not 0 < self.goodput <= 1:
+            raise PlanError(f"a goodput of {self.goodput:g} is impossible; it is a share of the time")
+        if self.goodput is not None and self.device_seconds is not None:
+            raise PlanError("a goodput and a time between interruptions say the same thing twice")
+        if self.price_per_hour is not None and self.price_per_hour < 0:
+            raise PlanError(f"a price of {self.price_per_hour:g} an hour is negative")
+
+    def price(self, accelerator: Accelerator) -> float | None:
+        """Of an hour of one device; None where nobody has said it."""
+        return accelerator.price_per_hour if self.price_per_hour is None else self.price_per_hour
+
+
+NOTHING_KNOWN = Economy()
+
+
 def model_utilisation(accelerator: Accelerator, step: StepTime | None, measured: float | None = None) -> Span:
-    """MFU as measured, by the step-time model of a layout, or (without a layout) what kernels of the vendor reach.
+    """MFU as measured, by the step-time model of a layout, or (without a layout) what kernels of the device reach.
 
     A measured value has no interval of its own here: it is what it is.
     """
     if measured is not None:
-        if not 0 < measured <= 1:
-            raise PlanError(f"an MFU of {measured:g} is impossible; it lies between 0 and 1")
         return Span(measured, measured, measured)
     if step is not None:
         return Span(step.mfu, *step.mfu_range())
-    efficiency = kernel_efficiency(accelerator.vendor)
+    efficiency = kernel_efficiency(accelerator)
     return Span(efficiency.value, efficiency.low, efficiency.high)
 
 
@@ -59,58 +87,29 @@ def plan_cost(
     count: int,
     recipe: Recipe,
     step: StepTime | None = None,
-    measured_mfu: float | None = None,
+    economy: Economy = NOTHING_KNOWN,
     goodput: float = 1.0,
-    price_per_hour: float | None = None,
-    currency: str | None = None,
 ) -> CostPart:
     """Cost of `flops` exact model FLOPs: seconds = FLOPs / (MFU × dense peak × count × goodput).
 
-    `goodput` is the share of wall-clock time that makes progress; 1 counts no interruptions. Money is known only
-    with a price for a device-hour; energy is that of the devices at their design power, without cooling.
+    Money is known only with a price for a device-hour; energy is that of the devices at their design power, without
+    cooling. Raises PlanError where interruptions leave no time for work.
     """
-    mfu = model_utilisation(accelerator, step, measured_mfu)
-    peak = peak_flops(accelerator, recipe)
-    _check(goodput, count, price_per_hour)
-    days = mfu.divides(flops / (peak * count * goodput * SECONDS_PER_DAY))
+    if count < 1:
+        raise PlanError(f"{count} devices cannot train anything", hint="give --count 1 or more")
+    if goodput <= 0:
+        raise PlanError("interruptions come so often that no work is ever finished", hint="use fewer devices")
+    mfu = model_utilisation(accelerator, step, economy.measured_mfu)
+    speed = peak_flops(accelerator, recipe) * count * goodput
+    days = mfu.divides(flops / (speed * SECONDS_PER_DAY))
     hours = days.times(count * SECONDS_PER_DAY / SECONDS_PER_HOUR)
-    price = accelerator.price_per_hour if price_per_hour is None else price_per_hour
-    watts = accelerator.power_watts
+    price, watts = economy.price(accelerator), accelerator.power_watts
     return CostPart(
         days=days.interval(),
         device_hours=hours.interval(),
         mfu=mfu.interval(),
-        currency=(currency or "USD") if price is not None else None,
+        goodput=goodput,
+        currency=economy.currency if price is not None else None,
         amount=None if price is None else hours.times(price).interval(),
         energy_kwh=None if watts is None else hours.times(watts / 1000).interval(),
     )
-
-
-def tokens_in_days(
-    days: float,
-    shape: ModelShape,
-    sequence_length: int,
-    *,
-    accelerator: Accelerator,
-    count: int,
-    recipe: Recipe,
-    step: StepTime | None = None,
-    measured_mfu: float | None = None,
-    goodput: float = 1.0,
-) -> float:
-    """Tokens that a model can be trained on in `days` on `count` devices, at the middle of the MFU's interval."""
-    if not (math.isfinite(days) and days > 0):
-        raise PlanError(f"nothing is trained in {days:g} days")
-    _check(goodput, count, None)
-    mfu = model_utilisation(accelerator, step, measured_mfu).value
-    flops = days * SECONDS_PER_DAY * mfu * peak_flops(accelerator, recipe) * count * goodput
-    return flops / training_flops_per_token(shape, sequence_length)
-
-
-def _check(goodput: float, count: int, price: float | None) -> None:
-    if not 0 < goodput <= 1:
-        raise PlanError(f"a goodput of {goodput:g} is impossible; it is a share of the time")
-    if count < 1:
-        raise PlanError(f"{count} devices cannot train anything", hint="give --count 1 or more")
-    if price is not None and price < 0:
-        raise PlanError(f"a price of {price:g} an hour is negative")

@@ -112,6 +112,66 @@ class Peak(Document):
     moment: str
 
 
+class EfficiencyPart(Interval):
+    source: str
+
+
+class ExchangePart(Document):
+    """One kind of communication of one device in a step."""
+
+    name: str
+    ranks: int
+    link: str = Field(description="the nearest links that join the ranks: package, node, network or island")
+    bytes: int = Field(description="sent by one device")
+    seconds: float
+    beside_seconds: float = Field(description="computation that runs at the same time")
+    exposed_seconds: float = Field(description="what the step is longer for it")
+    ratio: float | None = Field(description="above 1 it cannot hide behind that computation")
+
+
+class StepPart(Document):
+    """One optimizer step under the layout; `parts` add up to `seconds`."""
+
+    seconds: float
+    tokens_per_second: float
+    mfu: Interval
+    mfu_full_attention: float = Field(description="the same step by the count that papers after PaLM use")
+    flop_count: str
+    kernel_efficiency: EfficiencyPart
+    energy_kwh: float | None
+    parts: dict[str, float]
+    communication: list[ExchangePart]
+
+
+class ElasticPart(Document):
+    """The plan on fewer devices; batch, learning rate and the weight of every sequence stay."""
+
+    devices: int
+    idle_devices: int
+    data_parallel: int
+    sequences_per_rank: int
+    fuller_ranks: int = Field(description="ranks that have one sequence more")
+    micro_batch_sequences: int
+    accumulation: int
+    per_device_bytes: int
+    fits: bool
+    slowdown: float
+
+
+class DevicePart(Document):
+    """What each device of one kind does and holds, where several kinds train together."""
+
+    accelerator: str
+    count: int
+    sequences: int = Field(description="of each device in a step")
+    fuller_devices: int = Field(description="devices that have one sequence more")
+    micro_batch_sequences: int
+    state_share: float = Field(description="of one copy of weights, gradients and states")
+    per_device_bytes: int
+    headroom_bytes: int
+    seconds: float
+
+
 class MemoryPart(Document):
     """Bytes of the worst device. `terms` are what is resident at the peak."""
 
@@ -129,19 +189,43 @@ class MemoryPart(Document):
     context_parallel: int
     expert_parallel: int
     data_parallel: int
+    sequence_parallel: bool
+    schedule: str
+    virtual_stages: int
+    shard_group: int | None = Field(description="ranks that share one copy of what is sharded; null: all")
     recompute: str
     offload: str
     precision: str
     host_bytes: int
+    step: StepPart | None
+    elastic: list[ElasticPart]
+    devices: list[DevicePart] = Field(description="empty for one kind of devices")
 
 
 class CostPart(Document):
     days: Interval
     device_hours: Interval
     mfu: Interval
+    goodput: float = Field(description="the share of time that makes progress; 1 counts no interruptions")
     currency: str | None
     amount: Interval | None
     energy_kwh: Interval | None
+
+
+class AllocationPart(Document):
+    """One way to spend the budget, or to reach the wished loss: size, length, and what they cost."""
+
+    num_experts: int
+    params: float
+    params_active: float
+    tokens: float
+    loss: float = Field(description="nats/token, by the law that the size was found with")
+    training_flops: float
+    inference_flops: float
+    days: float | None
+    amount: float | None
+    serve_bytes: float = Field(description="of the finished model's weights, two bytes each")
+    reason: str
 
 
 Budget = Literal["data", "compute"]
@@ -204,6 +288,9 @@ class Plan(Document):
 
     schema_name: Literal["scalecli/plan/1"] = Field(alias="schema")
     target: TargetPart
+    allocation: list[AllocationPart] = Field(
+        description="sizes and lengths beside each other; empty where the size was said"
+    )
     batch: BatchPart
     learning_rate: RatePart
     optimizer: OptimizerPart

@@ -7,22 +7,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from scalecli.accounting.memory import Layout, MemoryEstimate, Recipe, estimate_memory
-from scalecli.accounting.memory.layout import Offload, Sharding, check_layout
+from scalecli.accounting.memory.layout import Offload, Schedule, Sharding, check_layout
 from scalecli.accounting.memory.overhead import UNCALIBRATED, Overhead
 from scalecli.accounting.memory.recipe import Recompute
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import DoesNotFit, PlanError
 from scalecli.plan.relief import reliefs
-from scalecli.plan.steptime import Efficiency, StepTime, step_time
+from scalecli.plan.step.conditions import STANDARD, Conditions
+from scalecli.plan.steptime import StepTime, step_time
 from scalecli.units import format_bytes
 
 LONG_SEQUENCE = 8192  # below it a sequence is not worth cutting: its attention is a small part of the work
 ALTERNATIVES = 5
 RESOLUTION = 0.03  # differences in time that the step-time model cannot be trusted with
 LARGEST_MICRO_BATCH = 64
+MOST_CHUNKS = 8  # model chunks a pipeline rank holds: each is sent over the links once more
+MOST_NODES_OF_A_CONTEXT = 16  # a sequence is cut over so many nodes at most (Llama 3: 2407.21783, table 4)
 # From the cheapest in time to the dearest; a later one is tried where an earlier one does not fit.
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
+SHARDINGS: tuple[Sharding, ...] = ("none", "ddp", "zero1", "zero2", "zero3")
+SCHEDULES: tuple[Schedule, ...] = ("1f1b", "interleaved", "zero-bubble", "breadth-first")
 OFFLOADS: tuple[Offload, ...] = ("optimizer", "optimizer+weights", "activations")
 
 
@@ -39,8 +44,18 @@ class Demand:
     micro_batch_sequences: int | None = None
     """None lets the search choose."""
     overhead: Overhead = UNCALIBRATED
-    efficiency: Efficiency | None = None
-    """Measured; None takes what is published for the vendor."""
+    conditions: Conditions = STANDARD
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A layout with its time, before anybody has reckoned its bytes."""
+
+    layout: Layout
+    recipe: Recipe
+    micro_batch_sequences: int
+    step: StepTime
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,9 @@ class Choice:
             "pipeline_parallel": self.layout.pp,
             "context_parallel": self.layout.cp,
             "expert_parallel": self.layout.ep,
+            "schedule": self.layout.schedule,
+            "virtual_stages": self.layout.virtual_stages,
+            "shard_group": self.layout.shard_group,
             "recompute": self.recipe.recompute,
             "offload": self.layout.offload,
             "per_device_bytes": self.device_bytes,
@@ -92,31 +110,58 @@ class Choice:
 def search_layouts(demand: Demand) -> list[Choice]:
     """Layouts that fit, the recommended one first, then the fastest: one for each way of cutting the model.
 
+    Every candidate is timed, which is cheap; memory is reckoned in the order of time until enough of them fit.
+
     Raises PlanError where no layout divides batch and devices, DoesNotFit where none fits: its budget is that of the
     layout that came nearest, its hint what would make that one fit.
     """
-    cuts = [layout for layout in _cuts(demand) if _divides(demand, layout)]
-    if not cuts:
+    candidates = list(_candidates(demand))
+    if not candidates:
         raise PlanError(
             f"no layout gives each of {demand.count} devices a part of a batch of {demand.batch_sequences} sequences",
             hint="use a batch that is a multiple of the number of devices, or fewer devices",
         )
-    nearest: list[Choice] = []
-    found = [choice for layout in cuts if (choice := _cheapest(demand, layout, nearest)) is not None]
+    found = _fitting(demand, candidates) or _fitting(demand, list(_offloaded(demand, candidates)))
     if not found:
-        found = [choice for layout in cuts if (choice := _offloaded(demand, layout)) is not None]
-    if not found:
-        raise _does_not_fit(demand, min(nearest, key=lambda choice: choice.device_bytes))
+        raise _does_not_fit(demand, _nearest(demand, candidates))
     first = _preferred(found)
-    others = sorted((choice for choice in found if choice is not first), key=lambda choice: choice.seconds)
+    others: dict[tuple[int, ...], Choice] = {}
+    for choice in found:
+        others.setdefault(_cut(choice.layout), choice)
+    others.pop(_cut(first.layout), None)
     return [
-        replace(first, reason=_reason(first, len(found))),
-        *(_compared(choice, first) for choice in others[:ALTERNATIVES]),
+        replace(first, reason=_reason(first, len(candidates))),
+        *(_compared(choice, first) for choice in list(others.values())[:ALTERNATIVES]),
     ]
 
 
-def _cuts(demand: Demand) -> Iterator[Layout]:
-    """Ways to cut model and batch that use every device."""
+def _cut(layout: Layout) -> tuple[int, ...]:
+    return layout.tp, layout.pp, layout.cp, layout.ep
+
+
+def _candidates(demand: Demand) -> Iterator[Candidate]:
+    """Every layout, micro-batch and recomputation that divides batch, devices and model."""
+    for layout in _layouts(demand):
+        if not _divides(demand, layout):
+            continue
+        for micro_batch in _micro_batches(demand, layout):
+            accumulation = demand.batch_sequences // layout.dp // micro_batch
+            for scheduled in _schedules(demand, layout, accumulation):
+                for recompute in _recomputes(demand.recipe, scheduled):
+                    recipe = replace(demand.recipe, recompute=recompute, accumulation=accumulation)
+                    yield _timed(demand, scheduled, recipe, micro_batch)
+
+
+def _timed(demand: Demand, layout: Layout, recipe: Recipe, micro_batch: int) -> Candidate:
+    step = step_time(
+        demand.shape, recipe, layout, demand.accelerator, micro_batch_sequences=micro_batch,
+        sequence_length=demand.sequence_length, conditions=demand.conditions,
+    )  # fmt: skip
+    return Candidate(layout, recipe, micro_batch, step, step.seconds)
+
+
+def _layouts(demand: Demand) -> Iterator[Layout]:
+    """Ways to cut model and batch that use every device, with what is sharded over data-parallel ranks."""
     shape, count = demand.shape, demand.count
     node = max(1, demand.accelerator.devices_per_node)
     contexts = _divisors(count) if demand.sequence_length >= LONG_SEQUENCE else [1]
@@ -124,23 +169,52 @@ def _cuts(demand: Demand) -> Iterator[Layout]:
         if tp > node or shape.heads % tp:
             continue
         for pp in _divisors(count // tp):
-            if shape.layers % pp:
-                continue
+            if pp > shape.layers:
+                break
             for cp in contexts:
-                if (count // tp // pp) % cp == 0 and cp <= node:
+                if (count // tp // pp) % cp == 0 and tp * cp <= max(tp, MOST_NODES_OF_A_CONTEXT * node):
                     yield from _replicas(demand, tp, pp, cp, count // tp // pp // cp)
 
 
 def _replicas(demand: Demand, tp: int, pp: int, cp: int, dp: int) -> Iterator[Layout]:
-    experts = demand.shape.num_experts
-    shardings: tuple[Sharding, ...] = ("zero1", "zero2", "zero3") if dp * cp > 1 else ("none",)
-    for ep in _divisors(experts):
+    for ep in _divisors(demand.shape.num_experts):
         if dp % ep:
             continue
-        for sharding in shardings:
-            if sharding in ("zero2", "zero3") and pp > 1:
-                continue  # every micro-batch would gather or reduce its stage again
-            yield Layout(sharding=sharding, dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
+        if dp * cp == 1:
+            yield Layout(tp=tp, pp=pp)
+            continue
+        plain = Layout(sharding="zero1", dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
+        yield plain
+        if pp == 1:
+            yield replace(plain, sharding="zero2")
+        # In a pipeline only a breadth-first schedule gathers its weights once for all micro-batches.
+        whole = replace(plain, sharding="zero3", schedule="1f1b" if pp == 1 else "breadth-first")
+        for group in (None, *_shard_groups(demand, tp, dp * cp, ep)):
+            for reshard in (True, False):
+                yield replace(whole, shard_group=group, reshard_after_forward=reshard)
+
+
+def _shard_groups(demand: Demand, tp: int, ranks: int, ep: int) -> Iterator[int]:
+    """Groups that stay within a tier of links, so that only gradients of a shard cross it (Dash et al., 2501.04266)."""
+    for tier in demand.accelerator.tiers:
+        group = int(min(tier.devices, ranks * tp)) // tp
+        if 1 < group < ranks and ranks % group == 0 and group % ep == 0:
+            yield group
+
+
+def _schedules(demand: Demand, layout: Layout, micro_batches: int) -> Iterator[Layout]:
+    """The layout under each schedule that its pipeline can run."""
+    if layout.pp == 1 or layout.schedule != "1f1b":
+        yield layout
+        return
+    yield layout
+    yield replace(layout, schedule="zero-bubble")
+    chunks = [v for v in _divisors(demand.shape.layers // layout.pp) if 1 < v <= MOST_CHUNKS]
+    for v in chunks:
+        # Interleaving works on as many micro-batches at a time as there are stages (Narayanan et al., 2104.04473, 2.2).
+        if micro_batches % layout.pp == 0:
+            yield replace(layout, schedule="interleaved", virtual_stages=v)
+        yield replace(layout, schedule="breadth-first", virtual_stages=v)
 
 
 def _divides(demand: Demand, layout: Layout) -> bool:
@@ -153,36 +227,12 @@ def _divides(demand: Demand, layout: Layout) -> bool:
     return True
 
 
-def _cheapest(demand: Demand, layout: Layout, nearest: list[Choice]) -> Choice | None:
-    """The best of this cut's micro-batches, each with the least recomputation that fits; where none fits, the least
-    memory is noted."""
-    fitting = []
-    for micro_batch in _micro_batches(demand, layout):
-        for recompute in _recomputes(demand.recipe):
-            choice = _choice(demand, layout, micro_batch, recompute)
-            if choice.device_bytes <= demand.accelerator.memory_bytes:
-                fitting.append(choice)
-                break
-        else:
-            nearest.append(choice)
-            break
-    return _preferred(fitting) if fitting else None
-
-
-def _offloaded(demand: Demand, layout: Layout) -> Choice | None:
-    """The same cut with the smallest micro-batch and parts of the state in host memory."""
-    for offload in OFFLOADS:
-        for recompute in _recomputes(demand.recipe):
-            micro_batch = next(iter(_micro_batches(demand, layout)))
-            choice = _choice(demand, replace(layout, offload=offload), micro_batch, recompute)
-            if choice.device_bytes <= demand.accelerator.memory_bytes:
-                return choice
-    return None
-
-
-def _recomputes(recipe: Recipe) -> tuple[Recompute, ...]:
-    """What was wished, and what takes less memory."""
-    return RECOMPUTES[RECOMPUTES.index(recipe.recompute) :]
+def _recomputes(recipe: Recipe, layout: Layout) -> tuple[Recompute, ...]:
+    """What was wished, and what takes less memory; weight gradients that wait for a gap need what they came from."""
+    wished = RECOMPUTES[RECOMPUTES.index(recipe.recompute) :]
+    if layout.schedule == "zero-bubble":
+        return tuple(each for each in wished if each != "full")
+    return wished
 
 
 def _micro_batches(demand: Demand, layout: Layout) -> Iterable[int]:
@@ -192,9 +242,58 @@ def _micro_batches(demand: Demand, layout: Layout) -> Iterable[int]:
     return [size for size in _divisors(per_rank) if size <= LARGEST_MICRO_BATCH and size & (size - 1) == 0]
 
 
-def _choice(demand: Demand, layout: Layout, micro_batch: int, recompute: Recompute) -> Choice:
-    accumulation = demand.batch_sequences // layout.dp // micro_batch
-    recipe = replace(demand.recipe, recompute=recompute, accumulation=accumulation)
+def _offloaded(demand: Demand, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """The smallest micro-batches with parts of the state in host memory."""
+    for each in candidates:
+        if each.layout.schedule == "1f1b" and each.micro_batch_sequences == _smallest(demand, each.layout):
+            for offload in OFFLOADS:
+                layout = replace(each.layout, offload=offload)
+                yield _timed(demand, layout, each.recipe, each.micro_batch_sequences)
+
+
+def _smallest(demand: Demand, layout: Layout) -> int:
+    return next(iter(_micro_batches(demand, layout)))
+
+
+def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
+    """Candidates that fit, fastest first: all that are about as fast as the fastest, and the best of enough cuts."""
+    found: list[Choice] = []
+    cuts: set[tuple[int, ...]] = set()
+    too_large: dict[Layout, list[tuple[int, int]]] = {}
+    for candidate in sorted(candidates, key=lambda each: each.seconds):
+        if found and len(cuts) > ALTERNATIVES and candidate.seconds > (1 + RESOLUTION) * found[0].seconds:
+            break
+        size, saved = candidate.micro_batch_sequences, RECOMPUTES.index(candidate.recipe.recompute)
+        failed = too_large.setdefault(candidate.layout, [])
+        if any(size >= other and saved <= kept for other, kept in failed):
+            continue  # a smaller micro-batch that recomputes as much did not fit
+        choice = _reckoned(demand, candidate)
+        if choice.device_bytes > demand.accelerator.memory_bytes:
+            failed.append((size, saved))
+            continue
+        found.append(choice)
+        cuts.add(_cut(candidate.layout))
+    return found
+
+
+def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
+    """The candidate that needs the least memory."""
+    leanest: dict[Layout, Candidate] = {}
+    for candidate in candidates:
+        best = leanest.setdefault(candidate.layout, candidate)
+        if _thrift(candidate) < _thrift(best):
+            leanest[candidate.layout] = candidate
+    reckoned = (_reckoned(demand, candidate) for candidate in leanest.values())
+    return min(reckoned, key=lambda choice: choice.device_bytes)
+
+
+def _thrift(candidate: Candidate) -> tuple[int, int]:
+    return candidate.micro_batch_sequences, -RECOMPUTES.index(candidate.recipe.recompute)
+
+
+def _reckoned(demand: Demand, candidate: Candidate) -> Choice:
+    """The candidate with its bytes."""
+    layout, recipe, micro_batch = candidate.layout, candidate.recipe, candidate.micro_batch_sequences
     estimate = estimate_memory(
         demand.shape,
         recipe,
@@ -202,25 +301,35 @@ def _choice(demand: Demand, layout: Layout, micro_batch: int, recompute: Recompu
         micro_batch_sequences=micro_batch,
         sequence_length=demand.sequence_length,
     )
-    step = step_time(
-        demand.shape, recipe, layout, demand.accelerator,
-        micro_batch_sequences=micro_batch, sequence_length=demand.sequence_length, efficiency=demand.efficiency,
-    )  # fmt: skip
-    return Choice(layout, recipe, micro_batch, estimate, demand.overhead.bytes(estimate.peak_bytes), step, "")
+    extra = demand.overhead.bytes(estimate.peak_bytes)
+    return Choice(layout, recipe, micro_batch, estimate, extra, candidate.step, "")
 
 
 def _preferred(choices: list[Choice]) -> Choice:
     """The simplest of those that are about as fast as the fastest: smaller micro-batches first (Hagemann et al.,
-    2311.05610, section 4), then less recomputation, then fewer cuts."""
+    2311.05610, section 4), then less recomputation, then fewer cuts, then plainer sharding and schedules."""
     fastest = min(choice.seconds for choice in choices)
     equals = [choice for choice in choices if choice.seconds <= (1 + RESOLUTION) * fastest]
     return min(equals, key=_effort)
 
 
-def _effort(choice: Choice) -> tuple[int, int, int, float]:
+def _effort(choice: Choice) -> tuple[int, int, int, int, int, float]:
     layout = choice.layout
-    cuts = layout.tp * layout.pp * layout.cp * layout.ep
-    return choice.micro_batch_sequences, RECOMPUTES.index(choice.recipe.recompute), cuts, choice.seconds
+    plainness = (
+        SHARDINGS.index(layout.sharding)
+        + (layout.shard_group is not None)
+        + (not layout.reshard_after_forward)
+    )
+    schedule = SCHEDULES.index(layout.schedule)
+    recompute = RECOMPUTES.index(choice.recipe.recompute)
+    return (
+        choice.micro_batch_sequences,
+        recompute,
+        math.prod(_cut(layout)),
+        plainness,
+        schedule,
+        choice.seconds,
+    )
 
 
 def _compared(choice: Choice, first: Choice) -> Choice:
@@ -236,19 +345,14 @@ def _compared(choice: Choice, first: Choice) -> Choice:
 
 def _reason(first: Choice, count: int) -> str:
     return (
-        f"simplest of those within {RESOLUTION:.0%} of the fastest, of {count} layouts that fit; "
+        f"simplest of those within {RESOLUTION:.0%} of the fastest that fits, of {count} candidates; "
         f"its {_largest_loss(first.timed)}"
     )
 
 
 def _largest_loss(step: StepTime) -> str:
     """What takes most time besides computation, with its share of the step."""
-    losses = {
-        "recomputation": step.recompute, "the pipeline's bubble": step.bubble,
-        "tensor-parallel communication": step.tensor_parallel, "context-parallel communication": step.context_parallel,
-        "expert-parallel communication": step.expert_parallel, "data-parallel communication": step.data_parallel,
-        "transfers between stages": step.pipeline, "the optimizer": step.optimizer, "offloading": step.offload,
-    }  # fmt: skip
+    losses = step.losses()
     name = max(losses, key=losses.__getitem__)
     return f"largest loss is {name} ({losses[name] / step.seconds:.1%} of a step)"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scalecli.accounting.memory import Layout, Recipe, estimate_memory
@@ -12,8 +13,12 @@ from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import PlanError
 from scalecli.plan.calibration import overhead_of
+from scalecli.plan.elastic import on_fewer_devices
 from scalecli.plan.layout import Choice, Demand, search_layouts
 from scalecli.plan.relief import Relief, reliefs
+from scalecli.plan.step.conditions import STANDARD, Conditions
+from scalecli.plan.step.engine import kernel_efficiency
+from scalecli.plan.step.report import step_part
 from scalecli.plan.steptime import step_time
 from scalecli.units import format_bytes
 
@@ -44,13 +49,14 @@ def plan_memory(
     layout: Layout | None = None,
     search: bool = False,
     overhead: Overhead | None = None,
+    conditions: Conditions = STANDARD,
 ) -> MemoryPlan:
     """Memory of one device under the given layout, or under the fastest layout that fits if `search`.
 
     `batch_sequences` is the global batch; without it the batch is one micro-batch on every data-parallel rank.
     Without `layout` and `search` the devices hold whole replicas (`ddp`). Without an accelerator nothing is known to
     fit or not. `overhead` is what the record of local steps says about the accelerator (plan/calibration.py), or
-    assumed, unless it is given.
+    assumed, unless it is given. `conditions` are what the step's time depends on besides.
 
     Raises PlanError for impossible wishes and, when searching, DoesNotFit with the bytes of the nearest layout.
     """
@@ -66,20 +72,24 @@ def plan_memory(
             shape=shape, sequence_length=sequence_length,
             batch_sequences=batch_sequences or count * (micro_batch_sequences or 1), accelerator=accelerator,
             count=count, recipe=recipe, micro_batch_sequences=micro_batch_sequences, overhead=overhead,
+            conditions=conditions,
         )  # fmt: skip
         chosen, *others = search_layouts(demand)
+        elastic = [asdict(row) for row in on_fewer_devices(demand, chosen)]
     else:
         wished = _spread(layout or Layout(), count)
         micro_batch, accumulation = split_batch(batch_sequences, micro_batch_sequences, wished, recipe)
         recipe = replace(recipe, accumulation=accumulation)
-        chosen = _as_wished(shape, recipe, wished, micro_batch, sequence_length, accelerator, overhead)
-        others = []
+        chosen = _as_wished(
+            shape, recipe, wished, micro_batch, sequence_length, accelerator, overhead, conditions
+        )
+        others, elastic = [], []
     changes = reliefs(
         shape, chosen.recipe, chosen.layout,
         micro_batch_sequences=chosen.micro_batch_sequences, sequence_length=sequence_length,
     )  # fmt: skip
     return MemoryPlan(
-        part=_part(chosen, accelerator),
+        part=memory_part(chosen, accelerator) | {"elastic": elastic, "devices": []},
         warnings=_warnings(chosen, accelerator, overhead, changes),
         chosen=chosen,
         alternatives=tuple(others),
@@ -114,6 +124,7 @@ def _as_wished(
     sequence_length: int,
     accelerator: Accelerator | None,
     overhead: Overhead,
+    conditions: Conditions,
 ) -> Choice:
     """The wished layout, whether it fits or not; its time is known where the device is."""
     estimate = estimate_memory(
@@ -122,8 +133,9 @@ def _as_wished(
     if accelerator is None:
         return Choice(layout, recipe, micro_batch, estimate, overhead_bytes=0, step=None, reason="as wished")
     step = step_time(
-        shape, recipe, layout, accelerator, micro_batch_sequences=micro_batch, sequence_length=sequence_length
-    )
+        shape, recipe, layout, accelerator, micro_batch_sequences=micro_batch, sequence_length=sequence_length,
+        conditions=conditions,
+    )  # fmt: skip
     extra = overhead.bytes(estimate.peak_bytes)
     return Choice(layout, recipe, micro_batch, estimate, extra, step, reason="as wished")
 
@@ -153,7 +165,8 @@ def split_batch(
     return micro_batch, batch_sequences // (layout.dp * micro_batch)
 
 
-def _part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, Any]:
+def memory_part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, Any]:
+    """The keys of `memory` that a layout gives."""
     estimate, layout = chosen.estimate, chosen.layout
     terms = [
         {
@@ -189,10 +202,17 @@ def _part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, Any]:
         "context_parallel": layout.cp,
         "expert_parallel": layout.ep,
         "data_parallel": layout.dp,
+        "sequence_parallel": layout.sequence_parallel,
+        "schedule": layout.schedule,
+        "virtual_stages": layout.virtual_stages,
+        "shard_group": layout.shard_group,
         "recompute": chosen.recipe.recompute,
         "offload": layout.offload,
         "precision": chosen.recipe.precision,
         "host_bytes": estimate.host_bytes,
+        "step": None
+        if chosen.step is None or accelerator is None
+        else step_part(chosen.step, layout.devices, accelerator.power_watts),
     }
 
 
@@ -206,6 +226,7 @@ def _warnings(
         found.append(
             ("W-UNCALIBRATED", f"overhead is {overhead.origin}; memory --calibrate measures it here")
         )
+    found += device_warnings(accelerator, chosen.recipe)
     if chosen.layout.offload != "none" and chosen.step is not None:
         needed = chosen.step.offload_bandwidth
         found.append(
@@ -218,3 +239,21 @@ def _warnings(
         message = f"{format_bytes(excess)} more than one {accelerator.name} has, highest at {chosen.estimate.moment}"
         found.append(("W-DOES-NOT-FIT", message + remedy))
     return tuple(found)
+
+
+def device_warnings(accelerator: Accelerator, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What is not known of a device, and what it cannot do."""
+    if not accelerator.verified:
+        yield (
+            "W-UNVERIFIED-DEVICE",
+            f"the figures of {accelerator.name} were not compared with its maker's",
+        )
+    efficiency = kernel_efficiency(accelerator)
+    if not efficiency.known:
+        yield (
+            "W-EFFICIENCY",
+            f"no published training is known for {accelerator.name}: its kernels reach {efficiency.low:.0%} to "
+            f"{efficiency.high:.0%} of the peak; `scalecli probe device` measures it",
+        )
+    if recipe.precision.startswith("bf16") and "bf16" not in accelerator.peak_flops:
+        yield "W-NO-BF16", f"{accelerator.name} has no bf16 units: fp16 and loss scaling are reckoned with"

@@ -9,18 +9,30 @@ from typing import Any, Literal, cast
 
 from scalecli import __version__
 from scalecli.accounting.memory import Recipe
-from scalecli.data.catalogue import Accelerator, accelerator
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.plan.batch import BatchWish, batch_part, check_batch, recommend_batch, run_batch
 from scalecli.plan.ceiling import RateCeiling, cap_rate
-from scalecli.plan.cost import FLOP_COUNT, plan_cost
+from scalecli.plan.cost import NOTHING_KNOWN, Economy, plan_cost
 from scalecli.plan.course import Course, Table, critical_course
+from scalecli.plan.device_remarks import remark_on_devices
 from scalecli.plan.diloco import note_diloco
-from scalecli.plan.document import SCHEMA, Budget, CostPart, MemoryPart, MovedPart, Plan, Stage, TargetPart
+from scalecli.plan.document import (
+    SCHEMA,
+    AllocationPart,
+    Budget,
+    CostPart,
+    MemoryPart,
+    MovedPart,
+    Plan,
+    Stage,
+    TargetPart,
+)
 from scalecli.plan.evidence import Evidence, gather
+from scalecli.plan.expert_remarks import remark_on_experts
 from scalecli.plan.extrapolation import note_extrapolation
-from scalecli.plan.fits import fit_set
+from scalecli.plan.fits import FitSet, fit_set
+from scalecli.plan.fleet import fleet_of
 from scalecli.plan.landscape import note_two_stage
 from scalecli.plan.learning_rate import rate_groups, rate_part, recommend_rate
 from scalecli.plan.loss import predict_loss
@@ -36,11 +48,18 @@ from scalecli.plan.remarks import (
     note_synchronisations,
     note_video_size,
 )
+from scalecli.plan.replicas import Replicas
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.schedule import plan_stages, steps_of
 from scalecli.plan.setup import check_batch_unit, check_setup
+from scalecli.plan.speed import Speed
+from scalecli.plan.step.conditions import STANDARD, Conditions
+from scalecli.plan.step.report import FLOP_COUNT
 from scalecli.plan.target import Target, Wish, resolve
 from scalecli.plan.tradeoff import note_saturation, tradeoff
+
+# Of a plan for days or money: what is trained in them depends on the batch, and the batch on what is trained.
+PASSES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +68,8 @@ class PlanOptions:
 
     `setting` is one that was found good, to be moved to the target; `budget` keeps published rules to those for
     fixed data or fixed compute; `course` is how the batch changes over training; `rate_ceilings` are largest stable
-    rates that probes measured.
+    rates that probes measured. `economy` and `conditions` are what time and money depend on, `replica_link` is how fast
+    DiLoCo's replicas reach each other [bits/s].
     """
 
     interval: float = 0.9
@@ -58,6 +78,9 @@ class PlanOptions:
     budget: Budget | None = None
     course: Literal["constant", "critical"] | Table = "constant"
     rate_ceilings: tuple[RateCeiling, ...] = ()
+    economy: Economy = NOTHING_KNOWN
+    conditions: Conditions = STANDARD
+    replica_link: float | None = None
 
 
 def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
@@ -66,25 +89,43 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     Raises `PlanError` for wishes that contradict themselves, `UnknownAccelerator`, and `DoesNotFit` when no layout of
     the named devices holds the model.
     """
-    notes, fitted = Notes(), fit_set([replace(fit, interval=options.interval) for fit in fits])
-    setup = fitted.setup()
-    optimizer = optimizer_name(setup, options.setting, wish.optimizer)
-    recipe = training_recipe(optimizer)
-    device = None if wish.accelerator is None else accelerator(wish.accelerator, wish.accelerators)
-    target = resolve(wish, fitted.loss, device, recipe, notes)
+    fitted = fit_set([replace(fit, interval=options.interval) for fit in fits])
+    optimizer = optimizer_name(fitted.setup(), options.setting, wish.optimizer)
+    speed = _speed(wish, optimizer, options)
+    plan = _plan(wish, fitted, optimizer, speed, options)
+    if wish.days is None and wish.money is None:
+        return plan
+    for _ in range(PASSES):
+        before, plan = plan, _plan(wish, fitted, optimizer, speed, options, plan.batch.sequences)
+        if plan.batch.sequences == before.batch.sequences:
+            break
+    return plan
+
+
+def _plan(
+    wish: Wish,
+    fitted: FitSet,
+    optimizer: str,
+    speed: Speed | None,
+    options: PlanOptions,
+    at_sequences: int | None = None,
+) -> Plan:
+    """`at_sequences` is the batch at which the devices' speed counts for the length, where that depends on it."""
+    notes, setup = Notes(), fitted.setup()
+    target = resolve(wish, fitted.loss, speed, notes, at_sequences)
     check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
     check_batch_unit(fitted.all, notes)
 
     loss = predict_loss(fitted.loss, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
-    pace = pace_on(device, target, recipe)
+    pace = pace_on(speed, target)
     beta2 = expected_beta2(optimizer, setup, options.setting)
     found = recommend_batch(known, options.batch, beta2, pace, notes)
     sequences = run_batch(found, options.batch, target)
     batch_tokens = sequences * target.sequence_length
 
-    layout = _layout(target, sequences, optimizer, device, notes)
-    cost = _cost(target, device, layout, notes)
+    layout = _layout(target, sequences, training_recipe(wish, optimizer), speed, notes)
+    cost = _cost(target, sequences, speed, layout, notes)
     stages = plan_stages(known, batch_tokens, _unit(layout, target), _course(options, known), notes)
     rows = tradeoff(batch_tokens, known, pace)
 
@@ -97,9 +138,13 @@ def make_plan(wish: Wish, fits: Sequence[Fit], options: PlanOptions) -> Plan:
     check_batch(known, batch_tokens, settings.beta2, notes)
     note_saturation(batch_tokens, target, pace, layout, notes)
     _remark(known, stages, layout, notes)
+    remark_on_experts(target, sequences, options.conditions, layout, notes)
+    if speed is not None:
+        remark_on_devices(target, speed, layout, notes)
     return Plan(
         schema=SCHEMA,
         target=_target_part(target),
+        allocation=[AllocationPart(**asdict(row)) for row in target.allocations],
         batch=batch_part(found, sequences, stages, known, rows),
         learning_rate=rate_part(peak, schedule, known, rate_groups(setup, target, notes)),
         optimizer=settings,
@@ -144,12 +189,38 @@ def _course(options: PlanOptions, known: Evidence) -> Course | None:
 
 def _unit(layout: MemoryPlan, target: Target) -> int:
     """Tokens that the layout trains on at once: every batch is a multiple of it."""
-    return int(layout.part["micro_batch_sequences"] * layout.part["data_parallel"] * target.sequence_length)
+    if layout.part["devices"]:  # parts of any size
+        return target.sequence_length * target.batch_multiple
+    replicas = (target.replicas or 1) if target.accelerator else 1
+    at_once = layout.part["micro_batch_sequences"] * layout.part["data_parallel"] * replicas
+    return int(at_once * target.sequence_length)
 
 
-def training_recipe(optimizer: str) -> Recipe:
+def _speed(wish: Wish, optimizer: str, options: PlanOptions) -> Speed | None:
+    """How fast the named devices train; None where none are named."""
+    if wish.accelerator is None:
+        return None
+    replicas = None
+    if wish.replicas is not None:
+        replicas = Replicas(
+            count=wish.replicas,
+            steps=wish.sync_every,
+            streams=wish.streams,
+            bits_per_second=options.replica_link,
+        )
+    return Speed(
+        fleet=fleet_of(wish.accelerator, wish.count, wish.accelerators),
+        recipe=training_recipe(wish, optimizer),
+        sequence_length=wish.sequence_length,
+        conditions=options.conditions,
+        economy=options.economy,
+        replicas=replicas,
+    )
+
+
+def training_recipe(wish: Wish, optimizer: str) -> Recipe:
     """How the target is trained as far as bytes and time depend on it; `PlanError` for an unknown optimizer."""
-    return Recipe(optimizer=cast(Any, optimizer))
+    return Recipe(optimizer=cast(Any, optimizer), expert_capacity=wish.capacity_factor)
 
 
 def _target_part(target: Target) -> TargetPart:
@@ -164,19 +235,15 @@ def _target_part(target: Target) -> TargetPart:
     )
 
 
-def _layout(
-    target: Target, sequences: int, optimizer: str, device: Accelerator | None, notes: Notes
-) -> MemoryPlan:
+def _layout(target: Target, sequences: int, recipe: Recipe, speed: Speed | None, notes: Notes) -> MemoryPlan:
     """The fastest layout that fits on the named devices; without any, one device that holds it all."""
-    found = plan_memory(
-        target.shape,
-        sequence_length=target.sequence_length,
-        batch_sequences=sequences,
-        accelerator=device,
-        count=target.count if device is not None else 1,
-        recipe=training_recipe(optimizer),
-        search=device is not None,
-    )
+    if speed is not None:
+        found = speed.layout(target.shape, sequences)
+    else:
+        found = plan_memory(
+            target.shape, sequence_length=target.sequence_length, batch_sequences=sequences,
+            recipe=recipe,
+        )  # fmt: skip
     for code, message in found.warnings:
         notes.warn(code, message)
     for term in found.part["terms"]:
@@ -190,20 +257,25 @@ def _layout(
     return found
 
 
-def _cost(target: Target, device: Accelerator | None, layout: MemoryPlan, notes: Notes) -> CostPart | None:
-    if device is None:
+def _cost(
+    target: Target, sequences: int, speed: Speed | None, layout: MemoryPlan, notes: Notes
+) -> CostPart | None:
+    if speed is None:
         return None
+    device = speed.fleet.device
     found = plan_cost(
         target.exact_flops,
         accelerator=device,
         count=target.count,
         recipe=layout.chosen.recipe,
         step=layout.chosen.step,
+        economy=speed.economy,
+        goodput=speed.goodput(target.shape, sequences),
     )
     days = FitInterval(value=found.days.value, low=found.days.low, high=found.days.high)
     notes.line(
-        "days", days, unit="days", rule=f"FLOPs / (MFU × peak × devices); {FLOP_COUNT}", source=device.source
-    )
+        "days", days, unit="days", rule=f"FLOPs / (MFU × peak × devices × goodput); {FLOP_COUNT}", source=device.source
+    )  # fmt: skip
     return found
 
 

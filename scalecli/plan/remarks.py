@@ -20,8 +20,11 @@ def note_synchronisations(target: Target, steps: int, layout: MemoryPlan, notes:
     micro, accumulation, ranks = (
         layout.part[key] for key in ("micro_batch_sequences", "accumulation", "data_parallel")
     )
+    parts = f"micro-batch {micro} × accumulation {accumulation} × data parallel {ranks}"
+    if target.replicas is not None and target.accelerator is not None:
+        parts += f" × replicas {target.replicas}"
     notes.line(
-        "batch put together", f"micro-batch {micro} × accumulation {accumulation} × data parallel {ranks}", unit="",
+        "batch put together", parts, unit="",
         rule="a larger batch is a larger micro-batch while it pays, then accumulation, then more replicas",
         source="kutuzov2025",
     )  # fmt: skip

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from scalecli.accounting.flops import flops_6nd, training_flops_per_token
-from scalecli.accounting.memory import Recipe
-from scalecli.accounting.shape import ModelShape, shape_for_params
-from scalecli.data.catalogue import Accelerator, Workload
+from scalecli.accounting.shape import ModelShape, shape_for_params, with_experts
+from scalecli.data.catalogue import Workload
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
-from scalecli.plan.cost import tokens_in_days
+from scalecli.plan.allocation import Allocation, tokens_of
 from scalecli.plan.notes import Notes
+from scalecli.plan.sizing import best_size, loss_law
+from scalecli.plan.speed import Speed
+from scalecli.plan.spending import SERVED_BYTES, Spending
+from scalecli.units import format_bytes
 
 ParamsKind = Literal["total", "non-embedding"]
-
-# Hoffmann et al. 2022 (2203.15556), table 3: about 20 tokens a parameter at every budget. Used without a fit only.
-FOLKLORE_TOKENS_PER_PARAM = 20.0
 
 # Charles et al. 2025 (2503.09799), section 3: inner steps between two synchronisations in every fit of its laws.
 SYNC_STEPS = 30
@@ -27,7 +27,7 @@ SYNC_STEPS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the user said. Either a size or a shape (or neither, with compute), and one way to say how long."""
+    """What the user said: a size or a shape, or neither, and one way to say how long or what may be spent."""
 
     params: float | None = None
     params_kind: ParamsKind = "total"
@@ -35,7 +35,18 @@ class Wish:
     tokens: float | None = None
     flops: float | None = None
     days: float | None = None
+    money: float | None = None
+    loss: float | None = None
     tokens_per_param: float | None = None
+    inference_tokens: float = 0.0
+    """That the finished model will read and write: paid from what may be spent."""
+    serve_bytes: float | None = None
+    """What the finished model's weights may take."""
+    experts: tuple[int, ...] = (1,)
+    """Of every feed-forward block: their number, or those that the best one is chosen from."""
+    experts_per_token: int = 1
+    capacity_factor: float = 1.0
+    """Slots that an expert has, relative to a perfectly balanced routing."""
     sequence_length: int = 2048
     vocab: int = 32000
     optimizer: str | None = None
@@ -46,8 +57,24 @@ class Wish:
     """Of DiLoCo, which trains so many apart; None for data-parallel training."""
     sync_every: int = SYNC_STEPS
     """Steps of DiLoCo's replicas between two synchronisations."""
+    streams: bool = False
+    """Whether they average in fragments, while they train."""
     workload: Workload = "language"
     """What is trained: published rules are those for it."""
+
+    @property
+    def spending(self) -> Spending | None:
+        """What may be spent, or the loss that is wanted; None where the length was said."""
+        if self.tokens is not None or (self.tokens_per_param is not None and self.flops is None):
+            return None
+        return Spending(
+            flops=self.flops, days=self.days, money=self.money, loss=self.loss, inference_tokens=self.inference_tokens,
+            serve_bytes=self.serve_bytes,
+        )  # fmt: skip
+
+    @property
+    def has_size(self) -> bool:
+        return self.params is not None or self.shape is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +90,10 @@ class Target:
     count: int
     replicas: int | None = None
     sync_every: int = SYNC_STEPS
+    streams: bool = False
     workload: Workload = "language"
+    allocations: tuple[Allocation, ...] = ()
+    """Ways to spend what may be spent, where the size was looked for."""
 
     @property
     def batch_multiple(self) -> int:
@@ -72,8 +102,8 @@ class Target:
 
     @property
     def flops(self) -> float:
-        """6 N D with N the total parameters: what the laws are asked with."""
-        return flops_6nd(self.params, self.tokens)
+        """6 N D with N the parameters that a token passes through: what the laws are asked with."""
+        return flops_6nd(self.params * self.shape.params_active / self.shape.params, self.tokens)
 
     @property
     def exact_flops(self) -> float:
@@ -89,103 +119,131 @@ class Target:
             "tokens": self.tokens,
             "unique_tokens": self.tokens,
             "flops": self.flops,
+            "num_experts": float(self.shape.num_experts),
             "width": float(self.shape.width),
             "depth": float(self.shape.layers),
         }
 
 
 def resolve(
-    wish: Wish, loss_fit: Fit | None, device: Accelerator | None, recipe: Recipe, notes: Notes
+    wish: Wish, loss_fit: Fit | None, speed: Speed | None, notes: Notes, sequences: int | None = None
 ) -> Target:
     """Fill in what the wish leaves open; every blank that is filled is a line of the plan.
 
-    Raises `PlanError` for a wish that contradicts itself or says too little.
+    `sequences` is the batch at which the devices' speed counts; None where it is not known yet. Raises `PlanError` for
+    a wish that contradicts itself or says too little.
     """
-    _check(wish)
-    if wish.shape is not None:
-        params = float(wish.shape.params)
-        notes.line("params", params, unit="parameters", rule="counted from the shape", source="you")
-    elif wish.params is not None:
-        params = wish.params
-        notes.line("params", params, unit=f"parameters ({wish.params_kind})", rule="as wished", source="you")
-    else:
-        params = _optimal_params(wish, loss_fit, notes)
-    shape = wish.shape or _assumed_shape(params, wish, notes)
-    total, non_embedding = _both_counts(params, wish, shape)
-    tokens = _tokens(total, shape, wish, device, recipe, notes)
+    _check(wish, speed)
+    model = _model(wish, loss_fit, speed, notes)
+    total, non_embedding = _both_counts(model.params, wish, model.shape)
+    _after_training(model.shape, wish, notes)
     return Target(
-        shape=shape,
+        shape=model.shape,
         params=total,
         params_non_embedding=non_embedding,
-        tokens=tokens,
+        tokens=_tokens(total, model.shape, wish, loss_fit, speed, sequences, notes),
         sequence_length=wish.sequence_length,
         accelerator=wish.accelerator,
-        count=wish.count,
+        count=wish.count if speed is None else speed.fleet.count,
         replicas=wish.replicas,
         sync_every=wish.sync_every,
+        streams=wish.streams,
         workload=wish.workload,
+        allocations=model.allocations,
     )
 
 
-def _check(wish: Wish) -> None:
-    lengths = [wish.tokens, wish.flops, wish.days, wish.tokens_per_param]
-    if sum(length is not None for length in lengths) != 1 and not (
-        wish.params is None and wish.shape is None and wish.flops and wish.tokens_per_param
-    ):
+def _check(wish: Wish, speed: Speed | None) -> None:
+    names = ("tokens", "flops", "days", "money", "loss", "tokens_per_param")
+    said = [name for name in names if getattr(wish, name) is not None]
+    if len(said) != 1 and (wish.has_size or said != ["flops", "tokens_per_param"]):
         raise PlanError(
             "say how long to train in exactly one way",
-            hint="one of --tokens, --flops, --days, --tokens-per-param",
+            hint="one of --tokens, --flops, --days, --money, --loss, --tokens-per-param",
         )
     if wish.params is not None and wish.shape is not None:
         raise PlanError(
             "a size and a shape contradict each other", hint="give --params, or --layers and --width"
         )
-    if wish.params is None and wish.shape is None and wish.flops is None:
+    if not wish.has_size and wish.spending is None:
         raise PlanError(
-            "the model has no size", hint="give --params or --layers and --width, or --flops to find one"
+            "the model has no size",
+            hint="give --params or --layers and --width, or --flops, --days, --money or --loss to find one",
         )
-    for name in ("params", "tokens", "flops", "days", "tokens_per_param"):
+    if speed is None and (wish.days is not None or wish.money is not None):
+        raise PlanError(
+            "how much fits into so many days, or is bought, depends on the devices", hint="give --accelerator"
+        )
+    for name in ("params", *names, "serve_bytes"):
         value = getattr(wish, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise PlanError(f"{name} is {value:g}; it has to be positive")
+    if wish.has_size and len(wish.experts) > 1:
+        raise PlanError(
+            "a number of experts is found for a budget, not for a size", hint="give --experts a number"
+        )
 
 
-def _optimal_params(wish: Wish, loss_fit: Fit | None, notes: Notes) -> float:
-    """The size for a compute budget: the loss law's optimum, the wished tokens a parameter, or folklore."""
-    assert wish.flops is not None
-    flops = wish.flops
+@dataclass(frozen=True, slots=True)
+class _Model:
+    params: float
+    shape: ModelShape
+    allocations: tuple[Allocation, ...] = ()
+
+
+def _model(wish: Wish, loss_fit: Fit | None, speed: Speed | None, notes: Notes) -> _Model:
+    """The shape as said or assumed for the size, as said or found."""
+    if wish.shape is not None:
+        params = float(wish.shape.params)
+        notes.line("params", params, unit="parameters", rule="counted from the shape", source="you")
+        return _Model(params, wish.shape)
+    if wish.params is not None:
+        notes.line(
+            "params", wish.params, unit=f"parameters ({wish.params_kind})", rule="as wished", source="you"
+        )
+        (experts,) = wish.experts
+        shape = _assumed_shape(wish.params, wish.params_kind, experts, wish, notes)
+        return _Model(wish.params if experts == 1 else float(shape.params), shape)
+    assert wish.spending is not None, "a model without a size is found for what may be spent"
     if wish.tokens_per_param is not None:
-        params = math.sqrt(flops / (6 * wish.tokens_per_param))
+        params = math.sqrt((wish.flops or 0.0) / (6 * wish.tokens_per_param))
         notes.line(
-            "params",
-            params,
-            unit="parameters (total)",
-            rule="C = 6 N D at the wished tokens a parameter",
+            "params", params, unit="parameters (total)", rule="C = 6 N D at the wished tokens a parameter",
             source="you",
-        )
-        return params
-    if loss_fit is not None and hasattr(loss_fit.law, "optimal_params"):
-        found = loss_fit.query(lambda law: law.optimal_params(flops))
+        )  # fmt: skip
+        return _Model(params, _assumed_shape(params, "total", 1, wish, notes))
+    known = loss_law(loss_fit, wish.experts, notes)
+    found = best_size(known, wish.spending, speed, wish.vocab, wish.experts, notes)
+    best = found.best
+    shape = _assumed_shape(best.params_active, "total", best.num_experts, wish, notes)
+    return _Model(best.params, shape, found.rows)
+
+
+def _after_training(shape: ModelShape, wish: Wish, notes: Notes) -> None:
+    """What inference will compute and hold; a line where it was asked about. Raises PlanError for too large a model."""
+    if wish.inference_tokens:
         notes.line(
-            "params",
-            found,
-            unit="parameters (total)",
-            rule="least loss at C = 6 N D",
-            source=loss_fit.law.name,
+            "inference", 2 * shape.params_active * wish.inference_tokens, unit="FLOPs", source="sardana2023",
+            rule="2 N for each token that the finished model reads or writes", no_interval="counted, not estimated",
+        )  # fmt: skip
+    served = SERVED_BYTES * shape.params
+    if wish.has_size and wish.serve_bytes is not None and served > wish.serve_bytes:
+        raise PlanError(
+            f"the weights of {shape.params:.3g} parameters take {format_bytes(served)} to serve, more than "
+            f"{format_bytes(wish.serve_bytes)}",
+            hint="a smaller model; without a size the best one is found",
         )
-        return found.value
-    params = math.sqrt(flops / (6 * FOLKLORE_TOKENS_PER_PARAM))
-    notes.line(
-        "params", params, unit="parameters (total)", rule="20 tokens a parameter at C = 6 N D", source="hoffmann2022",
-        warning="folklore until a loss law is fitted",
-    )  # fmt: skip
-    notes.warn("W-NO-LOSS-FIT", "no loss law was given: the size follows 20 tokens a parameter")
-    return params
 
 
-def _assumed_shape(params: float, wish: Wish, notes: Notes) -> ModelShape:
-    shape = shape_for_params(params, vocab=wish.vocab, kind=wish.params_kind)
+def _assumed_shape(params: float, kind: ParamsKind, experts: int, wish: Wish, notes: Notes) -> ModelShape:
+    """A dense one of that size, or with so many experts for each of its feed-forward blocks."""
+    dense = shape_for_params(params, vocab=wish.vocab, kind=kind)
+    shape = with_experts(dense, experts, wish.experts_per_token)
     text = f"{shape.layers} layers, width {shape.width}, ffn {shape.ffn}, {shape.heads} heads, vocabulary {shape.vocab}"
+    if experts > 1:
+        text += (
+            f", {experts} experts ({wish.experts_per_token} a token): {shape.params:.3g} parameters in all"
+        )
     notes.line(
         "shape",
         text,
@@ -206,7 +264,7 @@ def _both_counts(params: float, wish: Wish, shape: ModelShape) -> tuple[float, f
         return float(shape.params), float(shape.params_non_embedding)
     if wish.params_kind == "non-embedding" and wish.params is not None:
         return params + shape.params - shape.params_non_embedding, params
-    embedding = shape.params - shape.params_non_embedding
+    embedding = float(shape.params - shape.params_non_embedding)
     if params <= embedding:
         raise PlanError(
             f"{params:.3g} parameters are fewer than embedding and head of a vocabulary of {shape.vocab} have, "
@@ -217,32 +275,46 @@ def _both_counts(params: float, wish: Wish, shape: ModelShape) -> tuple[float, f
 
 
 def _tokens(
-    params: float, shape: ModelShape, wish: Wish, device: Accelerator | None, recipe: Recipe, notes: Notes
+    params: float,
+    shape: ModelShape,
+    wish: Wish,
+    loss_fit: Fit | None,
+    speed: Speed | None,
+    sequences: int | None,
+    notes: Notes,
 ) -> float:
     if wish.tokens is not None:
         notes.line("tokens", wish.tokens, unit="tokens", rule="as wished", source="you")
         return wish.tokens
+    if wish.spending is None:
+        assert wish.tokens_per_param is not None, "one length was said"
+        tokens = wish.tokens_per_param * params
+        notes.line("tokens", tokens, unit="tokens", rule="as wished, by parameter", source="you")
+        return tokens
     if wish.flops is not None:
-        tokens = wish.flops / (6 * params)
-        notes.line("tokens", tokens, unit="tokens", rule="D = C / 6 N, N total", source="kaplan2020")
-        return tokens
-    if wish.days is not None:
-        if device is None:
-            raise PlanError(
-                "how much fits into so many days depends on the devices", hint="give --accelerator"
-            )
-        tokens = tokens_in_days(
-            wish.days, shape, wish.sequence_length, accelerator=device, count=wish.count, recipe=recipe
+        tokens = _tokens_for_flops(params * shape.params_active / shape.params, wish.flops, wish.spending)
+        rule, source = "D = C / 6 N, N the parameters that a token passes through", "kaplan2020"
+    elif wish.loss is not None:
+        known = loss_law(loss_fit, (shape.num_experts,), notes)
+        tokens = tokens_of(shape, wish.spending, None, known.law)
+        rule, source = f"where the {known.law.name} law reaches a loss of {wish.loss:g}", known.source
+    else:
+        assert speed is not None, "days and money need devices"
+        tokens = tokens_of(shape, wish.spending, speed, sequences=sequences)
+        rule, source = "what the devices train in the wished time", speed.fleet.device.source
+    if wish.inference_tokens:
+        rule += "; inference is paid as well, a token at a third of a training token"
+    notes.line(
+        "tokens", tokens, unit="tokens", rule=rule, source=source, no_interval="what the size leaves room for"
+    )
+    return tokens
+
+
+def _tokens_for_flops(params_active: float, flops: float, spending: Spending) -> float:
+    tokens = flops / (6 * params_active) - spending.inference_as_training
+    if tokens <= 0:
+        raise PlanError(
+            f"{spending.inference_tokens:.3g} tokens of inference leave nothing of {flops:.3g} FLOPs for training",
+            hint="a smaller model, or fewer tokens of inference",
         )
-        notes.line(
-            "tokens",
-            tokens,
-            unit="tokens",
-            rule="what the devices train in the wished days",
-            source=device.source,
-        )
-        return tokens
-    assert wish.tokens_per_param is not None
-    tokens = wish.tokens_per_param * params
-    notes.line("tokens", tokens, unit="tokens", rule="as wished, by parameter", source="you")
     return tokens

@@ -55,6 +55,7 @@ def answered(words: list[str]) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(rows=[(1.7e308, 1.0, 1.0)], law="chinchilla")  # more FLOPs than a double holds
+@example(rows=[(1e7, 1e8, 1.5)] * 3 + [(1e-300, 1e-300, 1e-3)], law="chinchilla")  # and fewer
 @given(rows=st.lists(row, max_size=16), law=laws)
 def test_any_table_gets_an_answer(tmp_path: Path, rows: list[tuple[float, float, float]], law: str) -> None:
     file = tmp_path / "runs.csv"

@@ -1,6 +1,7 @@
 """The catalogue: every number has its source and place, and the published rules give the published numbers."""
 
 import math
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from scalecli.data.catalogue import (
     published_laws,
     sources,
 )
+from scalecli.data.catalogue.utilisations import published_steps
 from scalecli.errors import DataError, UnknownAccelerator
 
 PACKAGE = Path(scalecli.__file__).parent
@@ -26,8 +28,13 @@ AT = {"params": 1e9, "params_non_embedding": 1e9, "tokens": 2e10, "flops": 1.2e2
 
 def test_every_source_is_complete_and_used():
     text = "".join(file.read_text() for file in PACKAGE.rglob("*.py"))
-    cited = {entry.source for entry in (*published_laws(), *accelerators().values(), *optimizers().values())}
+    entries = (*published_laws(), *accelerators().values(), *optimizers().values(), *published_steps())
+    cited = {entry.source for entry in entries}
     cited |= {entry.settings_source for entry in optimizers().values()}
+    for name in ("reductions.toml", "throughput.toml"):
+        table = tomllib.loads((PACKAGE / "data" / "catalogue" / name).read_text())
+        cited |= {entry["source"] for entry in table.values()}
+    assert cited - {""} <= sources().keys()  # an optimizer without published settings names no source
     for key, source in sources().items():
         assert source.title
         assert source.authors
@@ -155,19 +162,24 @@ def test_a_law_without_a_rule_of_its_own_refuses_to_predict():
 
 
 def test_accelerators_are_plausible():
-    names = (
-        "a100-40g a100-80g h100-80g h100-pcie h200 b200 gb200 l4 l40s a10g v100-32g rtx3090 rtx4090 rtx5090"
+    names = "a100-40g a100-40g-pcie a100-80g a100-80g-pcie h100-80g h100-nvl h100-pcie h200 b200 gb200 l4 l40s a10 a10g"
+    names += (
+        " v100-16g v100-32g rtx3090 rtx4090 rtx5090 mi210 mi250x mi300x mi325x tpu-v4 tpu-v5e tpu-v5p tpu-v6e"
     )
-    names += " mi250x mi300x tpu-v4 tpu-v5e tpu-v5p gaudi2 trainium1 trainium2"
+    names += " gaudi2 gaudi3 trainium1 trainium2 m1-max m1-ultra m2-max m2-ultra"
     assert set(names.split()) == set(accelerators())
     for device in accelerators().values():
-        assert 15 * 2**30 < device.memory_bytes < 200 * 2**30
+        assert 15 * 2**30 < device.memory_bytes <= 256 * 2**30
         assert device.memory_bytes % 2**20 == 0, "memory is a whole number of MiB"
         half = device.peak_flops.get("bf16") or device.peak_flops["fp16"]
-        assert 5e13 < half < 3e15
+        assert 1e13 < half < 3e15
         assert device.peak_flops.get("fp8", half) >= half >= device.peak_flops.get("fp32", 0.0)
         assert device.memory_bandwidth is not None
-        assert 50 < half / device.memory_bandwidth < 600, "FLOPs per byte"
+        assert 20 < half / device.memory_bandwidth < 600, "FLOPs per byte"
+        assert device.architecture is not None
+        tiers = device.tiers
+        assert [tier.devices for tier in tiers] == sorted(tier.devices for tier in tiers)
+        assert [tier.bandwidth for tier in tiers] == sorted((tier.bandwidth for tier in tiers), reverse=True)
 
 
 def test_the_vendors_own_ratios_hold():
@@ -215,6 +227,14 @@ def test_a_users_accelerator_is_added_and_wins(tmp_path):
         ("[mine]\nmemory_bytes = 1\npeak_flops = { bf16 = nan }\n", "peak_flops.bf16 is nan"),
         ("[mine]\nmemory_bytes = true\npeak_flops = { bf16 = 1.0 }\n", "memory_bytes is True"),
         ("[mine]\nmemory_byte = 1\n", "close names: memory_bytes"),
+        (
+            "[mine]\nmemory_bytes = 1\npeak_flops = { bf16 = 1.0 }\nkernel_efficiency = 1.5\n",
+            "share of the peak",
+        ),
+        (
+            "[mine]\nmemory_bytes = 1\npeak_flops = { bf16 = 1.0 }\narchitecture = 3\n",
+            "architecture is 3, not a text",
+        ),
     ],
 )
 def test_a_users_file_with_a_mistake_is_a_data_error(tmp_path, text, words):

@@ -44,6 +44,7 @@ from scalecli.fitters.laws.gadre import Gadre
 from scalecli.fitters.laws.hestness import Hestness
 from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
+from scalecli.fitters.laws.joint_moe import JointMoe
 from scalecli.fitters.laws.kaplan import Kaplan
 from scalecli.fitters.laws.kaplan_steps import KaplanSteps
 from scalecli.fitters.laws.landscape import Landscape
@@ -139,6 +140,22 @@ EXAMPLES = [
     Example(Hestness(gamma=0.8, alpha=100.0, beta=0.2)),
     Example(IsoFlop(a=0.1, b=0.5)),
     Example(IsoFlopCubic(a=0.1, b=0.5)),
+    Example(
+        JointMoe(
+            a=36.0,
+            alpha=-0.19,
+            delta=-0.23,
+            gamma=0.01,
+            b=36.0,
+            beta=-0.18,
+            omega=0.55,
+            zeta=-0.026,
+            E_start=2.0,
+            E_max=290.0,
+            c=1.4,
+        ),
+        lambda x: x | {"params_active": x["params"], "num_experts": x["width"] / 256 * np.sqrt(x["depth"])},
+    ),
     Example(Kaplan(N_c=6e13, D_c=2e13, alpha_N=0.076, alpha_D=0.1)),
     Example(KaplanSteps(A=11.0, B=340.0, alpha=0.077, beta=0.76)),
     Example(Landscape(**BASIN, saturation=0.15, asymmetry=0.8)),

@@ -9,7 +9,7 @@ from scalecli.accounting.memory import Layout, Recipe
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import accelerator
 from scalecli.errors import PlanError
-from scalecli.plan.cost import plan_cost, tokens_in_days
+from scalecli.plan.cost import Economy, plan_cost
 from scalecli.plan.steptime import step_time
 
 A100 = accelerator("a100-80g")
@@ -20,7 +20,7 @@ FLOPS = training_flops(LLAMA_65B, 1.4e12, 2048)
 def test_llama_65b_takes_the_published_device_hours() -> None:
     """Touvron et al. (2302.13971), table 15: 1,022,362 A100 hours; section 2.4: 380 tokens a second and device."""
     mfu = 380 * training_flops_per_token(LLAMA_65B, 2048) / A100.peak_flops["bf16"]
-    cost = plan_cost(FLOPS, accelerator=A100, count=2048, recipe=Recipe(), measured_mfu=mfu)
+    cost = plan_cost(FLOPS, accelerator=A100, count=2048, recipe=Recipe(), economy=Economy(measured_mfu=mfu))
     assert cost.device_hours.value == pytest.approx(1_022_362, rel=0.01)
     assert cost.days.value == pytest.approx(21, rel=0.02)
     assert cost.energy_kwh is not None
@@ -43,7 +43,8 @@ def test_interval_follows_the_utilisation() -> None:
 
 def test_money_is_known_only_with_a_price() -> None:
     free = plan_cost(FLOPS, accelerator=A100, count=8, recipe=Recipe())
-    priced = plan_cost(FLOPS, accelerator=A100, count=8, recipe=Recipe(), price_per_hour=2.0, currency="EUR")
+    economy = Economy(price_per_hour=2.0, currency="EUR")
+    priced = plan_cost(FLOPS, accelerator=A100, count=8, recipe=Recipe(), economy=economy)
     assert free.amount is None
     assert free.currency is None
     assert priced.currency == "EUR"
@@ -57,24 +58,24 @@ def test_goodput_stretches_time() -> None:
     assert broken.days.value == pytest.approx(2 * whole.days.value)
 
 
-def test_days_and_tokens_are_inverses() -> None:
-    tokens = tokens_in_days(10, LLAMA_65B, 2048, accelerator=A100, count=512, recipe=Recipe())
-    cost = plan_cost(training_flops(LLAMA_65B, tokens, 2048), accelerator=A100, count=512, recipe=Recipe())
-    assert cost.days.value == pytest.approx(10)
-
-
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
         ({"measured_mfu": 1.2}, "MFU of 1.2"),
         ({"goodput": 0.0}, "goodput of 0"),
-        ({"count": 0}, "0 devices"),
         ({"price_per_hour": -1.0}, "negative"),
+        ({"goodput": 0.9, "device_seconds": 1e6}, "twice"),
     ],
 )
-def test_impossible_costs(wish: dict[str, float], message: str) -> None:
+def test_impossible_economies(wish: dict[str, float], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        plan_cost(FLOPS, **({"accelerator": A100, "count": 8, "recipe": Recipe()} | wish))  # type: ignore[arg-type]
+        Economy(**wish)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "goodput", "message"), [(0, 1.0, "0 devices"), (8, 0.0, "ever finished")])
+def test_impossible_costs(count: int, goodput: float, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan_cost(FLOPS, accelerator=A100, count=count, recipe=Recipe(), goodput=goodput)
 
 
 def test_a_number_format_the_device_lacks() -> None:

@@ -158,8 +158,10 @@ def test_searching_without_a_device_or_without_devices_is_refused() -> None:
         plan_memory(LLAMA_7B, sequence_length=2048, search=True)
     with pytest.raises(PlanError, match="0 devices"):
         plan_memory(LLAMA_7B, sequence_length=2048, accelerator=H100, count=0)
-    with pytest.raises(PlanError, match="no layout gives each of 7 devices") as caught:
-        plan_memory(LLAMA_7B, sequence_length=2047, batch_sequences=1, accelerator=H100, count=7, search=True)
+    with pytest.raises(PlanError, match="no layout gives each of 37 devices") as caught:
+        plan_memory(
+            LLAMA_7B, sequence_length=2047, batch_sequences=1, accelerator=H100, count=37, search=True
+        )
     assert "multiple of the number of devices" in caught.value.hint
 
 

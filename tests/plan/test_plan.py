@@ -475,13 +475,14 @@ def test_a_surge_fit_is_one_of_the_rules(make_fit: Any) -> None:
 
 
 def test_least_time_is_looked_for_among_batches_that_many_devices_run() -> None:
-    """A sequence for each of 512 devices is 1M tokens, many times the batch of the fewest tokens."""
+    """Least time gives each of 512 devices as many sequences as another (1M tokens and up), and no row is faster."""
     wish = Wish(params=7e10, tokens=1.4e12, accelerator="h100-80g", count=512)
     plan = planned(wish=wish, goal="time")
     days = {row.batch_tokens: row.days for row in plan.batch.tradeoff}
     run = plan.batch.sequences * 2048  # type: ignore[operator]
     assert plan.batch.tokens is not None
-    assert run == 512 * 2048
+    assert run >= 512 * 2048
+    assert run % (512 * 2048) == 0
     assert plan.batch.tokens.value == pytest.approx(run)
     assert days[run] == min(row.days for row in plan.batch.tradeoff)  # type: ignore[type-var]
 

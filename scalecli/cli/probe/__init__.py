@@ -8,6 +8,7 @@ from scalecli.cli.probe import (
     coordinates,
     critical_batch,
     curvature,
+    device,
     lr,
     memory,
     noise,
@@ -30,3 +31,4 @@ app.command()(telescope.telescope)
 app.command()(throughput.throughput)
 app.command()(memory.memory)
 app.command()(coordinates.coordinates)
+app.command()(device.device)

@@ -104,7 +104,7 @@ def _told(config: ProbeConfig, trials: Iterable[Trial], place: Place, store: Pat
 
     rows = ({"run_id": config.run_id, "device": place.device, **asdict(trial)} for trial in trials)
     for row in kept("throughput", store, rows):
-        trial = Trial(**{name: row[name] for name in Trial.__dataclass_fields__})
+        trial = Trial(**{name: row[name] for name in Trial.__dataclass_fields__ if name in row})
         speed = format_count(trial.tokens_per_second or 0.0)
         said = f"{speed} tokens/s" if trial.fits else "out of memory"
         warn(f"micro-batch of {trial.micro_batch_sequences} sequences: {said}")
@@ -123,7 +123,18 @@ def _document(config: ProbeConfig, trials: list[Trial], limits: Limits, place: P
             {**asdict(trial), "prediction_error": _error(trial)}
             for trial in sorted(trials, key=lambda trial: trial.micro_batch_sequences)
         ],
+        "warnings": [{"code": code, "message": message} for code, message in _warnings(trials, place)],
     }
+
+
+def _warnings(trials: list[Trial], place: Place) -> Iterator[tuple[str, str]]:
+    waiting = [trial.micro_batch_sequences for trial in trials if trial.bound == "launch"]
+    if waiting:
+        yield (
+            "W-LAUNCH-BOUND",
+            f"with up to {max(waiting)} sequences launching kernels takes longer than computing on {place.device}: "
+            "these speeds are the host's, not the device's, and say nothing of larger models",
+        )
 
 
 def _error(trial: Trial) -> float | None:
@@ -135,7 +146,7 @@ def _draw(document: Any) -> Iterator[RenderableType]:
     title = (
         f"{format_count(document['params'])} parameters, {document['sequence_length']} tokens a sequence, on "
     )
-    heads = ["micro-batch", "tokens/s", "MFU", "predicted", "measured"]
+    heads = ["micro-batch", "tokens/s", "MFU", "waits for", "predicted", "measured"]
     yield table(title + document["device"], heads, (_line(trial) for trial in document["trials"]))
     found = document["limits"]
     fits = "the largest tried (more may)" if found["fits"] is None else f"{found['fits']} sequences"
@@ -152,6 +163,7 @@ def _line(trial: dict[str, Any]) -> tuple[object, ...]:
         trial["micro_batch_sequences"],
         format_count(trial["tokens_per_second"]) if trial["fits"] else "does not fit",
         mfu,
+        trial["bound"],
         format_bytes(trial["predicted_bytes"]),
         peak,
     )

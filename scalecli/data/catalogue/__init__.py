@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from scalecli.data.catalogue.devices import Accelerator, user_accelerators
+from scalecli.data.catalogue.devices import Accelerator, measured_accelerators, user_accelerators
 from scalecli.data.catalogue.names import close_names
 from scalecli.data.catalogue.published import FORMS, PublishedLaw, Workload
 from scalecli.errors import DataError, UnknownAccelerator
@@ -126,12 +126,12 @@ def optimizer(name: str) -> Optimizer:
 
 
 def accelerators(extra: Path | None = None) -> dict[str, Accelerator]:
-    """All accelerators by name; those of the user's TOML file `extra` come last and win.
+    """All accelerators by name: the catalogue's, those measured here, and those of the file `extra`; later ones win.
 
     The file has the same keys as the catalogue's, of which memory_bytes and peak_flops are needed. Raises
     `DataError` that names file, entry and key.
     """
-    known = dict(_own_accelerators())
+    known = {**_own_accelerators(), **measured_accelerators()}
     if extra is not None:
         known |= user_accelerators(extra)
     return known
@@ -147,7 +147,7 @@ def accelerator(name: str, extra: Path | None = None) -> Accelerator:
     if wanted not in by_name:
         raise UnknownAccelerator(
             f"there is no accelerator {name!r}; {close_names(wanted, by_name)}",
-            hint="describe yours in a TOML file and give it with --accelerators",
+            hint="describe yours in a TOML file for --accelerators, or measure this machine: scalecli probe device",
         )
     return by_name[wanted]
 

@@ -33,6 +33,7 @@ from scalecli.fitters.laws.gadre import Gadre
 from scalecli.fitters.laws.hestness import Hestness
 from scalecli.fitters.laws.isoflop import IsoFlop
 from scalecli.fitters.laws.isoflop_cubic import IsoFlopCubic
+from scalecli.fitters.laws.joint_moe import JointMoe
 from scalecli.fitters.laws.kaplan import Kaplan
 from scalecli.fitters.laws.kaplan_steps import KaplanSteps
 from scalecli.fitters.laws.landscape import Landscape
@@ -63,6 +64,7 @@ LAWS: tuple[type[Any], ...] = (
     Hestness,
     IsoFlop,
     IsoFlopCubic,
+    JointMoe,
     Kaplan,
     KaplanSteps,
     Landscape,

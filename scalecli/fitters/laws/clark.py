@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from scalecli.fitters.experts import effective_experts, log_slopes
 from scalecli.fitters.law import Array, Columns, Param
 
 LN10 = np.log(10.0)
@@ -40,15 +41,14 @@ class Clark:
     def gradient(self, x: Columns) -> Array:
         size, experts = np.log10(x["params_active"]), np.log10(self.effective_experts(x["num_experts"]))
         by_experts = (self.b + self.c * size) / LN10
-        by_start, by_max = self._experts_slopes(x["num_experts"])
+        by_start, by_max = log_slopes(x["num_experts"], self.E_start, self.E_max)
         logs = [size, experts, size * experts, np.ones_like(size), by_experts * by_start, by_experts * by_max]
         loss = self.predict(x) * LN10
         return np.stack(np.broadcast_arrays(*(loss * slope for slope in logs)), axis=-1)
 
     def effective_experts(self, experts: Array | float) -> Array:
         """Ê: E_start for one expert, E_max for infinitely many."""
-        offset = 1 / (1 / self.E_start - 1 / self.E_max)
-        return np.asarray(1 / (1 / (experts - 1 + offset) + 1 / self.E_max))
+        return effective_experts(experts, self.E_start, self.E_max)
 
     def dense_equivalent(self, params: Array | float, experts: Array | float) -> Array | float:
         """Parameters of the dense model (E = 1) that reaches the same loss."""
@@ -56,12 +56,3 @@ class Clark:
         one = np.log10(self.effective_experts(1.0))
         log_loss = self.a * size + self.b * many + self.c * size * many
         return np.asarray(10 ** ((log_loss - self.b * one) / (self.a + self.c * one)))
-
-    def _experts_slopes(self, experts: Array) -> tuple[Array, Array]:
-        """Derivatives of ln Ê by E_start and by E_max."""
-        gap = 1 / self.E_start - 1 / self.E_max
-        effective = self.effective_experts(experts)
-        by_offset = effective / (experts - 1 + 1 / gap) ** 2
-        by_start = by_offset / (gap * self.E_start) ** 2
-        by_max = effective / self.E_max**2 - by_offset / (gap * self.E_max) ** 2
-        return by_start, by_max

@@ -68,7 +68,7 @@ def hold_out_table(train: RunTable, heldout: RunTable) -> Split:
 def scale_of_runs(table: RunTable) -> tuple[str, Array]:
     """The axis that orders runs from small to large, and where each lies on it, (rows,): FLOPs where they are
     known, else the product of the sizes that are."""
-    with np.errstate(over="ignore"):  # infinite scales are refused below
+    with np.errstate(over="ignore", divide="ignore"):  # scales beyond what numbers hold are refused below
         table = table.with_derived(["flops"])
         known = {name: table.columns([name])[name] for name in _complete(table, ["flops", *GROWING])}
         columns = with_compute(known)
@@ -79,8 +79,10 @@ def scale_of_runs(table: RunTable) -> tuple[str, Array]:
             f"nothing in {table.source} tells small runs from large ones (no flops, {', '.join(GROWING[:4])})",
             hint="--train-below COLUMN=VALUE or --hold-out-largest COLUMN:2 names the axis",
         )
-    if not np.isfinite(scale).all():
-        raise DataError(f"{' x '.join(known)} is too large for a number in some run: check the units")
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise DataError(
+            f"{' x '.join(known)} is too large or too small for a number in some run: check the units"
+        )
     return "flops" if "flops" in columns else " x ".join(columns), np.asarray(scale)
 
 

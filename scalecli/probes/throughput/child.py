@@ -18,7 +18,10 @@ from scalecli.data.corpus import Corpus
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.corpora import corpus_of
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
+from scalecli.probes.foreign import ForeignShape
+from scalecli.probes.speed.run import launch_seconds, memory_bandwidth
 from scalecli.probes.throughput.host_memory import HostMemory
+from scalecli.probes.throughput.roofline import Bound, roofline
 from scalecli.probes.train.trainer import Trainer
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
@@ -43,7 +46,10 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
                 raise
             return {"fits": False}
         peak = host.grown_by() if host else torch.cuda.max_memory_reserved(device)
+        if host:
+            host.lift()
         matmul = _matmul_flops_per_second(device, config.dtype)
+        waits_for = _bound(config, device, matmul)
     tokens_per_second = config.batch_tokens / seconds
     return {
         "fits": limit is None or peak <= limit,
@@ -51,6 +57,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_second": tokens_per_second,
         "matmul_flops_per_second": matmul,
         "mfu": config.flops_exact / config.tokens * tokens_per_second / matmul,
+        "bound": waits_for,
     }
 
 
@@ -63,6 +70,16 @@ def _seconds_per_step(config: ProbeConfig, device: torch.device) -> float:
         trainer.advance(1.0)
     watch.stop()
     return watch.seconds / TIMED_STEPS
+
+
+def _bound(config: ProbeConfig, device: torch.device, matmul: float) -> Bound | None:
+    """What the step waits for; None for a model whose kernels are not counted."""
+    if isinstance(config.shape, ForeignShape):
+        return None
+    return roofline(
+        config.shape, dtype=config.dtype, sequences=config.batch_sequences, sequence_length=config.sequence_length,
+        matmul_flops=matmul, memory_bandwidth=memory_bandwidth(device), launch_seconds=launch_seconds(device),
+    ).bound  # fmt: skip
 
 
 def random_corpus(config: ProbeConfig) -> Corpus:

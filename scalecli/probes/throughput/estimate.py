@@ -30,6 +30,8 @@ class Trial:
     tokens_per_second: float | None = None
     mfu: float | None = None
     matmul_flops_per_second: float | None = None
+    bound: str | None = None
+    """What the step waits for: compute, memory or launch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Limits:
     fits: int | None
     flat_from: int
     wasted_above: int | None
+    computes_from: int | None
+    """The smallest micro-batch that waits for computing: the device's own floor; None if none tried does."""
     best: int
 
 
@@ -71,6 +75,9 @@ def limits(trials: Sequence[Trial], *, critical_tokens: float | None = None) -> 
         fits=max(fitting) if any_failed else None,
         flat_from=flat,
         wasted_above=wasted,
+        computes_from=min(
+            (size for size, trial in fitting.items() if trial.bound == "compute"), default=None
+        ),
         best=min(flat, wasted) if wasted is not None else flat,
     )
 

@@ -27,8 +27,13 @@ class HostMemory:
 
     def limit(self, more_bytes: int) -> None:
         """From here on an allocation beyond `more_bytes` more fails, as it would on a smaller machine."""
-        most = self.address_space + more_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (self.address_space + more_bytes, hard))
+
+    def lift(self) -> None:
+        """No such limit any more."""
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def available_bytes() -> int:

@@ -1,0 +1,1 @@
+"""What a device reaches: matrix products by shape, memory, launches, copies and collectives."""
