@@ -77,21 +77,24 @@ class _Unit:
         return ""
 
     def _train(self, records: IO[bytes]) -> None:
-        """Trains, with a result for every run; what cannot be trained gets one that says why."""
-        alone = self._spread.world == 1
-        out_of_memory = False
+        """Trains, with a result for every run; what cannot be trained gets one that says why.
+
+        One of several processes may fail alone, and the others would never hear of it: it says so itself, and ends.
+        """
+        failed = ""
         try:
             for row in self._rows():
-                out_of_memory |= row.get("status") == "out_of_memory"
-                # Memory may run out in any of the processes, and the others would never hear of it.
-                if self._spread.rank == 0 or out_of_memory:
+                if row.get("status") == "out_of_memory":
+                    failed = "memory ran out"
+                if self._spread.rank == 0 or failed:
                     _append(records, row)
         except ScalecliError as error:
+            failed = error.message
             reason = {"status": "failed", "status_reason": error.message}
-            for config in self._configs if self._spread.rank == 0 else []:
+            for config in self._configs:
                 _append(records, {"kind": "result", **config_columns(config), **reason})
-        if out_of_memory and not alone:
-            sys.exit("memory ran out in one of the processes")
+        if failed and self._spread.world > 1:
+            sys.exit(f"{failed} in one of the processes")
 
     def _rows(self) -> Any:
         from scalecli.data.corpus_file import read_corpus

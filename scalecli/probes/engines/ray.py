@@ -7,6 +7,7 @@ again only what a lost node had not finished.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -180,7 +181,12 @@ class _Session:
         while self._backlog and (self._slots is None or len(self._streams) < self._slots):
             unit = self._backlog.popleft()
             stream = self._task.remote(
-                list(unit), self._corpus(unit), self._slot, self._timeout, scalecli.__version__
+                list(unit),
+                self._corpus(unit),
+                self._slot,
+                self._timeout,
+                scalecli.__version__,
+                str(Path.cwd()),
             )
             self._streams[stream] = _Running(unit, attempt_file(self._attempts, unit))
 
@@ -251,11 +257,21 @@ class _Session:
 
 
 def train_on_node(
-    configs: Sequence[ProbeConfig], corpus: Corpus, slot: Slot, timeout: float | None, version: str
+    configs: Sequence[ProbeConfig],
+    corpus: Corpus,
+    slot: Slot,
+    timeout: float | None,
+    version: str,
+    folder: str,
 ) -> Iterator[Report | bytes]:
-    """The task: one child process. Yields its records as they are written, and what it reports."""
+    """The task: one child process. Yields its records as they are written, and what it reports.
+
+    `folder` is the driver's, where a user's own modules are found if this node has it too.
+    """
     if version != scalecli.__version__:
         raise ProbeError(f"the driver has scalecli {version}, this node {scalecli.__version__}")
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
     yield b""
     with tempfile.TemporaryDirectory(prefix="scalecli-") as name, ChildProcess(slot) as child:
         saved, file = Path(name) / "corpus.npz", Path(name) / "records.jsonl"

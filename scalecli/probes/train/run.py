@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
+from scalecli.errors import ProbeError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
@@ -113,9 +114,14 @@ class _Session:
         self.failures = [""] * len(copies)
         self.hopeless = [""] * len(copies)
         conduct = copies[0].conduct
+        if conduct.checkpoints and spread.sharding == "zero3":
+            raise ProbeError(
+                "there are no checkpoints of weights in shards", hint="--sharding ddp, or no --checkpoint"
+            )
         self.checkpoints = Checkpoints(conduct.checkpoints, copies) if conduct.checkpoints else None
         self.saved_at = time.monotonic()
-        self.rivals = Rivals(Path(conduct.readings), conduct.stop_above) if conduct.stop_above else None
+        rule = conduct.stop_above and spread.rank == 0
+        self.rivals = Rivals(Path(conduct.readings), conduct.stop_above) if rule else None
 
     def run(self) -> Iterator[Row]:
         pending = list(self.by_length)
@@ -201,7 +207,8 @@ class _Session:
         )
 
     def _save(self, tail_of: int | None) -> None:
-        if self.checkpoints is None or time.monotonic() < self.saved_at + EVERY_SECONDS:
+        """Now and then; of several processes, which have the same state, the first."""
+        if self.checkpoints is None or self.spread.rank or time.monotonic() < self.saved_at + EVERY_SECONDS:
             return
         self.checkpoints.write(
             {

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,13 @@ from scalecli.data.store import Store
 from scalecli.probes.config import Evaluation, ProbeConfig
 from scalecli.probes.engines.engine import Engine
 
+OWN_TASKS = Path(__file__).parents[3] / "examples" / "own_tasks.py"
+GRID = ("--params", "15k", "--tokens-per-param", "1", "--batch-tokens", "512", "--learning-rate", "1e-3,1e-2")
+OWN = (
+    *("--model", "own_tasks:curve", "--params", "2k", "--tokens-per-param", "4", "--batch-tokens", "32"),
+    *("--learning-rate", "1e-3,3e-3", "--micro-batch", "16", "--stop-above", "5", "--checkpoint", "saved"),
+)
+"""A model of one's own in parts of the batch, by a rule to give up, with checkpoints."""
 DRIVER = """
 import pickle, sys
 from scalecli.data.store import Store
@@ -70,6 +79,8 @@ class Lab:
     """Runs, drivers that can be killed, processes that can be found, and what must hold afterwards."""
 
     base: ProbeConfig
+    grid: tuple[str, ...] = GRID
+    own: tuple[str, ...] = OWN
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def seeds(self, count: int, **changes: object) -> list[ProbeConfig]:
@@ -104,6 +115,14 @@ class Lab:
         attempts = path.with_name(path.name + ".attempts")
         self.wait_for(lambda: attempts.exists() and self.results(attempts))
         return process
+
+    def sweep(self, folder: Path, *words: str) -> dict[str, Any]:
+        """What `probe sweep` says in a folder that has the example of models of one's own."""
+        shutil.copy(OWN_TASKS, folder)
+        command = [sys.executable, "-m", "scalecli", "probe", "sweep", *words, "--store", "runs.db", "--json"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=300)
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
 
     def processes(self) -> dict[int, Process]:
         """All processes of this machine, by id."""

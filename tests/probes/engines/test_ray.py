@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -183,21 +182,15 @@ def test_a_cluster_that_lets_us_in_by_no_token_is_refused_at_once(cluster: Clust
     assert "ray get-auth-token --generate" in done.stderr
 
 
-def test_from_the_command_line(cluster: Cluster, base: ProbeConfig, tmp_path: Path) -> None:
-    sweep = ["probe", "sweep", "--data", base.data, "--params", "15k", "--tokens-per-param", "1", "--json"]
-    grid = [
-        "--batch-tokens",
-        "512",
-        "--learning-rate",
-        "1e-3,1e-2",
-        "--engine",
-        "ray",
-        f"--address={HEAD}:{PORT}",
-    ]
-    for more, expected in ((["--dry-run"], {"runs": 2, "slots": 2}), ([], {"finished": 2, "failed": []})):
-        command = [sys.executable, "-m", "scalecli", *sweep, *grid, *more]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
-        assert expected.items() <= json.loads(done.stdout).items()
+def test_from_the_command_line(cluster: Cluster, lab: Any, base: ProbeConfig, tmp_path: Path) -> None:
+    where = ["--engine", "ray", f"--address={HEAD}:{PORT}"]
+    grid = [*lab.grid, "--data", base.data, *where]
+    for words, expected in (
+        ([*grid, "--dry-run"], {"runs": 2, "slots": 2}),
+        (grid, {"finished": 2, "failed": []}),
+        ([*lab.own, *where], {"finished": 2, "failed": []}),
+    ):
+        assert expected.items() <= lab.sweep(tmp_path, *words).items()
 
 
 def test_an_address_where_nothing_answers_is_an_error_with_the_next_command(engine: RayEngine) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,39 +236,14 @@ def jobs(lab: Any, store: Store, words: str) -> list[int]:
     return [each.pid for each in there.values() if words in each.words and ({each.pid, each.parent} & ours)]
 
 
-def test_from_the_command_line(engine: SlurmEngine, base: ProbeConfig, tmp_path: Path) -> None:
-    sweep = [
-        sys.executable,
-        "-m",
-        "scalecli",
-        "probe",
-        "sweep",
-        "--data",
-        base.data,
-        "--params",
-        "15k",
-        "--json",
-    ]
-    grid = [
-        "--tokens-per-param",
-        "1",
-        "--batch-tokens",
-        "512",
-        "--learning-rate",
-        "1e-3,1e-2",
-        "--device",
-        "cpu",
-    ]
-    where = ["--engine", "slurm", "--slurm-partition", "main", "--slurm", "time=10", "--store", "runs.db"]
-
-    def said(*more: str) -> dict[str, Any]:
-        command = [*sweep, *grid, *where, *more]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    estimate = said("--dry-run")
-    assert (estimate["runs"], estimate["device"], estimate["slots"]) == (2, "cpu", 2)
-    report = said()
-    assert (report["finished"], report["failed"]) == (2, [])
-    assert said()["skipped"] == 2
+@pytest.mark.usefixtures("engine")
+def test_from_the_command_line(lab: Any, base: ProbeConfig, tmp_path: Path) -> None:
+    where = ["--device", "cpu", "--engine", "slurm", "--slurm-partition", "main", "--slurm", "time=10"]
+    grid = [*lab.grid, "--data", base.data, *where]
+    for words, expected in (
+        ([*grid, "--dry-run"], {"runs": 2, "device": "cpu", "slots": 2}),
+        (grid, {"finished": 2, "failed": []}),
+        (grid, {"skipped": 2}),
+        ([*lab.own, *where], {"finished": 2, "failed": []}),
+    ):
+        assert expected.items() <= lab.sweep(tmp_path, *words).items()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scalecli.data.store import Store
-from scalecli.probes.config import Optimizer, ProbeConfig
+from scalecli.probes.config import Conduct, Evaluation, Optimizer, ProbeConfig
 from scalecli.probes.engines.local import LocalEngine
 from scalecli.probes.engines.process import Sharding
 from scalecli.probes.sweep import SweepProgress, run_sweep
@@ -51,7 +51,10 @@ def assert_as_alone(runs: list[ProbeConfig], store: Store, engine: LocalEngine, 
 
 @pytest.mark.parametrize("sharding", ["ddp", "zero3"])
 def test_two_processes_train_as_one(base: ProbeConfig, store: Store, sharding: Sharding) -> None:
-    branches = [replace(base, steps=20), replace(base, steps=40)]
+    """Branches of a trunk, in parts of the batch, read as averages of their weights."""
+    averaged = Evaluation(sequences=16, averager="ema", amount=5)
+    run = replace(base, evaluation=averaged, conduct=Conduct(micro_batch_sequences=8))
+    branches = [replace(run, steps=20), replace(run, steps=40)]
     assert_as_alone(branches, store, replace(TWO, sharding=sharding), rel=1e-5)
 
 
