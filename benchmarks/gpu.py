@@ -18,6 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+TESTS = (
+    "-m pytest -q -rs -W default -p no:cacheprovider --confcutdir tests/probes -m gpu "
+    "tests/probes/test_acceleration.py tests/probes/test_train.py"
+)
 SWEEP = ("-m", "scalecli", "probe", "sweep", "--data", "builtin:python", "--json")
 GRID = {
     "cpu": ("--params", "15k", "--tokens-per-param", "1", "--batch-tokens", "512"),
@@ -29,15 +33,11 @@ RUNS = ("--learning-rate", "1e-3,2e-3,4e-3", "--seeds", "2")
 def parts(device: str, folder: Path) -> dict[str, tuple[float, list[str]]]:
     """Part -> its limit [s], and the arguments of Python; the most wanted first."""
     speeds = ["benchmarks/probes.py", "--device", device, "--rounds", "3", "--parts"]
-    tests = ["tests/probes/test_acceleration.py", "tests/probes/test_train.py"]
     sweep = [*SWEEP, *GRID[device], *RUNS, "--device", device, "--store"]
     return {
         "large": (90.0, [*speeds, "large"]),
         "ladder": (90.0, [*speeds, "ladder"]),
-        "tests": (
-            75.0,
-            ["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-W", "default", "-m", "gpu", *tests],
-        ),
+        "tests": (75.0, TESTS.split()),
         "sweep": (45.0, [*sweep, str(folder / "runs.db")]),
         "stacking": (30.0, [*speeds, "stacking"]),
         "single": (30.0, [*speeds, "single"]),
