@@ -18,6 +18,8 @@ from scalecli.probes.engines.local import LocalEngine
 from scalecli.probes.engines.process import Sharding
 from scalecli.probes.sweep import SweepProgress, run_sweep
 
+pytestmark = pytest.mark.engines
+
 ONE = LocalEngine(device="cpu", slots=1)
 TWO = LocalEngine(device="cpu", slots=1, devices=2)
 
@@ -58,7 +60,6 @@ def test_two_processes_train_as_one(base: ProbeConfig, store: Store, sharding: S
     assert_as_alone(branches, store, replace(TWO, sharding=sharding), rel=1e-5)
 
 
-@pytest.mark.engines
 def test_muon_sees_whole_matrices(base: ProbeConfig, store: Store) -> None:
     """Its products are in bfloat16, which makes more of the last bit than AdamW does."""
     run = replace(base, optimizer=Optimizer(name="muon"), steps=20)
@@ -74,7 +75,6 @@ def test_experts_are_balanced_over_the_global_batch(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["[-1, 1, -1, 1]"] * 2
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize(
     ("change", "sharding", "reason"),
     [
@@ -89,7 +89,6 @@ def test_what_cannot_be_spread_says_why(
     assert [reason in failed.reason for failed in report.failed] == [True]
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize("torchrun", [True, False])
 def test_kill_9_of_one_process_ends_all(lab: Any, store: Store, torchrun: bool) -> None:
     """Of torchrun itself, or of one of the two that it started."""
