@@ -29,8 +29,9 @@ LOOK_SECONDS = 1.0
 """Between looks at the status files."""
 QUEUE_SECONDS = 10.0
 """Between questions to the scheduler, which serves everybody."""
-SHOWN_SECONDS, SHOWN_SECONDS_BY_NETWORK = 5.0, 90.0
-"""How long a file may take to be seen from another machine: network file systems cache for up to a minute."""
+SHOWN_SECONDS, SHOWN_SECONDS_BY_NETWORK = 15.0, 90.0
+"""How long a job may be missed, while it is queued again or its last word is not seen from another machine yet:
+network file systems cache for up to a minute."""
 START_MINUTES = 5
 """What a job needs besides training: torch from a shared disk, and the corpus."""
 DEFAULT_MINUTES = 24 * 60

@@ -116,7 +116,7 @@ def _wait_for_nodes() -> None:
 def engine(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmEngine:
     monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 1.0)
-    monkeypatch.setattr(slurm, "SHOWN_SECONDS", 2.0)
+    monkeypatch.setattr(slurm, "SHOWN_SECONDS", 6.0)
     return SlurmEngine(device="cpu", options={"time": "10"})
 
 
