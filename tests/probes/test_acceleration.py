@@ -61,6 +61,27 @@ def test_what_a_step_reads_and_writes_stays_where_it_is(config: ProbeConfig, cor
     assert addresses() == before
 
 
+def test_every_parameter_is_aligned_and_what_lies_between_stays_zero(
+    config: ProbeConfig, corpus: Corpus
+) -> None:
+    """Compiled code reads sixteen bytes at a time; a head of 65 words by 6 numbers ends in between."""
+    odd = replace(config.shape, width=6, heads=1, kv_heads=1, ffn=5, vocab=config.shape.vocab + 1)
+    runs = [replace(config, shape=odd, seed=seed) for seed in range(2)]
+    trainer = Trainer(runs, corpus, device=CPU)
+    flat = trainer.flat
+    for _ in range(3):
+        trainer.advance(1.0)
+    for parameter in flat.parameters.values():
+        assert all(copy.data_ptr() % 16 == 0 and grad.data_ptr() % 16 == 0
+                   for copy, grad in zip(parameter, parameter.grad, strict=True))  # fmt: skip
+    own = torch.zeros_like(flat.weights, dtype=torch.bool)
+    for span in flat.spans.values():
+        own[:, span] = True
+    assert (~own).any()
+    assert not flat.weights[~own].any()
+    assert not flat.gradients[~own].any()
+
+
 def test_rotary_positions_are_the_same_in_either_form() -> None:
     x, rotation = torch.randn(3, 16, 2, 8), rotary(16, 8)
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))

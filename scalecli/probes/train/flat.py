@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from scalecli.probes.subjects.subject import Subject, Weight
 from scalecli.probes.train.spread import Spread
 
+ALIGNMENT = 4
+"""Every parameter begins at a multiple of so many float32 numbers, 16 bytes, as compiled code takes for granted. What
+lies between them is zero, has no gradient and stays zero."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -47,21 +51,18 @@ class Flat:
         order = sorted(parameters, key=lambda name: (kind_of[name].decays, kind_of[name].rate))
         spans, end = {}, 0
         for name in order:
-            spans[name] = slice(end, end := end + parameters[name].numel() // subject.copies)
+            spans[name] = slice(end, end + parameters[name].numel() // subject.copies)
+            end = _aligned(spans[name].stop)
         first = parameters[order[0]]
-        weights = torch.empty(subject.copies, end, device=first.device, dtype=first.dtype)
+        weights = torch.zeros(subject.copies, end, device=first.device, dtype=first.dtype)
         made = cls(weights, torch.zeros_like(weights), parameters, spans, _joined(kind_of, spans))
         for parameter, value, gradient in zip(
             parameters.values(), made.by_parameter(weights), made.by_parameter(made.gradients), strict=True
         ):
             parameter.data = value.copy_(parameter.detach())
             parameter.grad = gradient
-        if (
-            subject.copies > 1
-        ):  # rows of one copy lie together, those of one parameter do not: torch warns of that
-            warnings.filterwarnings(
-                "ignore", message="grad and param do not obey the gradient layout contract"
-            )
+        if subject.copies > 1:  # rows of one copy lie together, those of one parameter do not
+            warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")
         return made
 
     def by_parameter(self, buffer: Tensor) -> list[Tensor]:
@@ -102,5 +103,9 @@ def _joined(kind_of: dict[str, Kind], spans: dict[str, slice]) -> dict[Kind, sli
     found: dict[Kind, slice] = {}
     for name, span in spans.items():
         kind = kind_of[name]
-        found[kind] = slice(found.get(kind, span).start, span.stop)
+        found[kind] = slice(found.get(kind, span).start, _aligned(span.stop))
     return found
+
+
+def _aligned(position: int) -> int:
+    return -(-position // ALIGNMENT) * ALIGNMENT
