@@ -52,7 +52,12 @@ def shard(subject: Subject, config: ProbeConfig, world: int) -> tuple[Sharded, l
         block for module in subject.model.modules() if isinstance(module, nn.ModuleList) for block in module
     ]
     for module in [*reversed(blocks), subject.model]:
-        fully_shard(module, shard_placement_fn=lambda parameter: _placement(parameter, world))
+        # Outside of a pass all weights are in shards, where averages of them can be put: the outermost, too.
+        fully_shard(
+            module,
+            reshard_after_forward=True,
+            shard_placement_fn=lambda parameter: _placement(parameter, world),
+        )
     leaves = {name: value for name, value in subject.model.named_parameters() if name in kind_of}
     groups = [group_of(kind_of[name], config, leaf) for name, leaf in leaves.items()]
     return Sharded(list(leaves.values())), [elementwise_optimizer(groups, config.optimizer)]

@@ -34,7 +34,7 @@ shape = ModelShape(layers=1, width=8, ffn=8, heads=1, kv_heads=1, vocab=8, num_e
 experts = Experts(shape, 1)
 experts.load.copy_(torch.tensor([[[9.0, 5, 1, 1]], [[1.0, 1, 9, 1]]])[spread.rank])
 experts.balance()
-os.write(1, f"{(experts.bias[0] / BALANCE_RATE).round().int().tolist()}\n".encode())  # in one piece
+os.write(1, f"{(experts.bias[0] / BALANCE_RATE).round().int().tolist()}\\n".encode())  # in one piece
 """
 
 
