@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 TESTS = (
     "-m pytest -q -rs -W default -p no:cacheprovider --confcutdir tests/probes -m gpu "
     "tests/probes/test_acceleration.py tests/probes/test_train.py"
@@ -69,6 +71,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=270.0, help="Limit for all.")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("nothing to do: torch sees no CUDA device")
+        return
     deadline = time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as folder:
         for name, (limit, command) in parts(arguments.device, Path(folder)).items():
