@@ -2,7 +2,7 @@
 
 Half of them are members of the fitted family. The others are not: other basins (linear-exponential in rotated
 axes, pseudo-Huber, or built from steps, gradient noise and a stability wall), widths that change with scale,
-optimum laws that bend in log-log, and noise with heavy tails.
+optimum laws that bend in log-log, and noise with heavy tails. `DENSE` are settings as a public dense grid has them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ REFERENCE = np.log(np.array([3e8, 1e10]))
 
 KINDS = ("family", "linex", "pseudo-huber", "mechanistic")
 
+DENSE = [
+    (6e7, 2e9), (6e7, 8e9), (1.2e8, 4e9), (1.2e8, 2e10), (2.15e8, 4e9), (2.15e8, 1.1e10), (2.15e8, 1e11),
+    (2.7e8, 5e9), (2.7e8, 8e10), (4.3e8, 8e9), (4.3e8, 4e10), (4.3e8, 5e10), (5.4e8, 1e10), (5.4e8, 2.8e10),
+    (5.4e8, 5e10), (1.07e9, 2e10), (1.07e9, 5.7e10), (1.07e9, 1e11),
+]  # fmt: skip
+"""Params and tokens, 10 to 500 tokens a parameter; with steps of root two in both axes about 1,900 runs."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -32,29 +39,36 @@ class World:
     wall: float
     corner: bool
     seed: int
+    scatter: float = 0.0
+    """Standard deviation of a setting's optimum about the laws, in logs: what shapes and seeds do."""
 
     def tuned_loss(self, params: Array, tokens: Array) -> Array:
         return 1.75 + 420.0 * params**-0.34 + 1200.0 * tokens**-0.34
 
     def optimum(self, params: float, tokens: float) -> tuple[float, float, float]:
         """Log batch, log rate and basin height at the optimum, by pattern search on the true surface."""
-        n, t = np.log(params), np.log(tokens)
-        centre, width = np.array([13.0 + 0.5 * (t - REFERENCE[1]), -6.0 - 0.4 * (n - REFERENCE[0])]), 6.0
+        x, y = np.log(params) - REFERENCE[0], np.log(tokens) - REFERENCE[1]
+        centre, width = np.array([13.0 + 0.5 * y, -6.0 - 0.4 * x]), 6.0
         steps = np.linspace(-1.0, 1.0, 41)
         for _ in range(14):
             b, r = (
                 axis.ravel() for axis in np.meshgrid(centre[0] + width * steps, centre[1] + width * steps)
             )
-            height = self.surface(np.full(b.size, n), np.full(b.size, t), b, r)
+            height = self.height(params, tokens, b, r)
             lowest = int(np.argmin(height))
             centre, width = np.array([b[lowest], r[lowest]]), width * 0.3
         return float(centre[0]), float(centre[1]), float(height[lowest])
 
     def excess(self, params: float, tokens: float, batch: Array, rate: Array) -> Array:
         """Nats above the optimum of this setting."""
-        b = np.atleast_1d(np.log(batch))
+        b, r = np.atleast_1d(np.log(batch)), np.atleast_1d(np.log(rate))
+        return self.height(params, tokens, b, r) - self.optimum(params, tokens)[2]
+
+    def height(self, params: float, tokens: float, b: Array, r: Array) -> Array:
+        """The surface of one setting over log batch and log rate, (points,)."""
+        off = self.scatter * np.random.default_rng([self.seed, int(params), int(tokens)]).standard_normal(2)
         n, t = np.full(b.size, np.log(params)), np.full(b.size, np.log(tokens))
-        return self.surface(n, t, b, np.atleast_1d(np.log(rate))) - self.optimum(params, tokens)[2]
+        return self.surface(n, t, b - off[0], r - off[1])
 
     def runs(
         self, settings: list[tuple[float, float]], *, rate_step: float = 2**0.5, batch_step: float = 2.0
@@ -76,9 +90,7 @@ class World:
             if self.corner:
                 kept &= ~((r - r0 > 0.7) & (b - b0 < -0.7))
             b, r = b[kept], r[kept]
-            height = (
-                self.surface(np.full(b.size, np.log(params)), np.full(b.size, np.log(tokens)), b, r) - base
-            )
+            height = self.height(params, tokens, b, r) - base
             noise = self.noise * (1 + 3 * height) * rng.standard_t(self.tail, b.size)
             rows.append(np.stack([np.full(b.size, params), np.full(b.size, tokens), np.exp(b), np.exp(r)]))
             losses.append(self.tuned_loss(params, tokens) + height + noise)
@@ -91,7 +103,7 @@ def _lattice(centre: float, reach: float, step: float) -> Array:
     return step * np.arange(np.ceil((centre - reach) / step), np.floor((centre + reach) / step) + 1)
 
 
-def make_world(seed: int, kind: str) -> World:
+def make_world(seed: int, kind: str, scatter: float = 0.0) -> World:
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     make = {"family": _family, "linex": _linex, "pseudo-huber": _pseudo_huber, "mechanistic": _mechanistic}[
         kind
@@ -104,6 +116,7 @@ def make_world(seed: int, kind: str) -> World:
         wall=float(rng.uniform(1.0, 2.5)),
         corner=bool(rng.random() < 0.5),
         seed=seed,
+        scatter=scatter,
     )
 
 

@@ -69,11 +69,12 @@ def parse_duration(text: str) -> float:
 def format_count(value: float) -> str:
     """Three significant digits with a decimal suffix.
 
-    >>> format_count(6_738_415_616), format_count(1.2e22), format_count(512)
-    ('6.74B', '1.20e+22', '512')
+    >>> format_count(6_738_415_616), format_count(999_936), format_count(1.2e22), format_count(512)
+    ('6.74B', '1M', '1.20e+22', '512')
     """
     if not math.isfinite(value):
         return str(value)
+    value = float(f"{value:.3g}")
     for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if scale <= abs(value) < 1e15:
             return f"{value / scale:.3g}{suffix}"

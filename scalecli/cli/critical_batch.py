@@ -36,6 +36,12 @@ def critical_batch(
         str | None,
         typer.Option("--reference", help="The recipe that the others are measured by.  [the first]"),
     ] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option(
+            "--noise", help="A fit of the law noise-scale: its ratio to each critical batch is told."
+        ),
+    ] = None,
     interval: options.Level = 0.9,
     seed: options.Seed = 0,
     out: options.Out = None,
@@ -43,8 +49,8 @@ def critical_batch(
 ) -> None:
     """S_min, E_min and the critical batch at every target loss, each in its own definition.
 
-    The table has one row for each run that reached a target: loss (the target), batch_tokens, steps, and where rates
-    were tuned learning_rate. Runs whose rate decays to a fixed horizon are refused.
+    The table has one row for each run that reached a target: loss (the target), batch_tokens, steps, where rates were
+    tuned learning_rate, and where sizes differ params. Runs whose rate decays to a fixed horizon are refused.
 
     Examples:
 
@@ -58,28 +64,43 @@ def critical_batch(
 
     from scalecli.data.formats import write_runs
     from scalecli.fitters.critical.report import critical_batches
+    from scalecli.fitters.fit import Fit
 
+    law = None if noise is None else Fit.read(noise)
     read = read_table(runs, map, unit, where)
     if by is not None:
         from scalecli.fitters.critical.frontier import critical_batches_by
 
-        told = critical_batches_by(read, by, reference=reference, interval=interval, seed=seed)
+        told = critical_batches_by(read, by, reference=reference, noise=law, interval=interval, seed=seed)
         show(told, _draw_by, as_json=as_json, out=out)
         return
-    found = critical_batches(read, interval=interval, seed=seed)
+    found = critical_batches(read, noise=law, interval=interval, seed=seed)
     if rows is not None:
         write_runs(pd.DataFrame(found["rows"]), rows)
     show(found, _draw, as_json=as_json, out=out)
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:
-    heads = ["loss", "batches", "S_min", "E_min [tokens]", "critical batch [tokens]", "definition"]
+    heads = ["params", "loss", "batches", "S_min", "E_min [tokens]", "critical batch [tokens]", "definition"]
     yield table("Critical batches", heads, _rows(document["targets"]))
+    compared = [t for t in document["targets"] if t["noise_scale_over_critical"] is not None]
+    if compared:
+        heads = ["loss", "gradient noise scale [tokens]", "over the critical batch"]
+        yield table("Noise scale: a ratio, never a batch to train at", heads, map(_ratio, compared))
+
+
+def _ratio(target: Any) -> tuple[object, ...]:
+    return (
+        target["loss"],
+        span(target["noise_scale_tokens"], format_count),
+        target["noise_scale_over_critical"],
+    )
 
 
 def _draw_by(document: Any) -> Iterator[RenderableType]:
     heads = [
         document["by"],
+        "params",
         "loss",
         "batches",
         "S_min",
@@ -100,6 +121,7 @@ def _draw_by(document: Any) -> Iterator[RenderableType]:
 def _rows(targets: Any) -> Iterator[tuple[object, ...]]:
     for target in targets:
         shown = (
+            None if target["params"] is None else format_count(target["params"]),
             target["loss"],
             target["batches"],
             span(target["S_min"]),

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 
 
 def design(
-    fit: Annotated[Path, typer.Option("--fit", help="A fit written by `scalecli fit --out`.")],
-    at: Annotated[list[str], typer.Option("--at", help="The target: params=7B,tokens=1.4T, or flops=1e24.")],
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            "--fit", help="A fit written by `scalecli fit --out`; without one, the edges of --runs."
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="The target of the fit: params=7B,tokens=1.4T, or flops=1e24."),
+    ] = None,
     answer: Annotated[
         str,
         typer.Option(
@@ -56,6 +64,9 @@ def design(
         str | None,
         typer.Option("--runs", help="The table of the fit: settings with an optimum at an edge come first."),
     ] = None,
+    map: options.Map = None,
+    unit: options.Unit = None,
+    where: options.Where = None,
     interval: options.Level = 0.9,
     spec: Annotated[
         Path | None, typer.Option("--spec", help="Write the runs for `scalecli probe sweep --spec`.")
@@ -70,22 +81,32 @@ def design(
       scalecli design --fit loss.fit.json --at params=7B,tokens=1.4T --budget 1e19
 
       scalecli design --fit loss.fit.json --answer params --at flops=1e24 --hours 12h --flops-per-second 2e14
+
+      scalecli design --runs grid.csv --spec beyond.toml
     """
-    from scalecli.fitters.design.report import design_runs, sweep_spec_text
+    from scalecli.fitters.design.report import design_edges, design_runs, sweep_spec_text
     from scalecli.fitters.fit import Fit
 
-    recorded = None if runs is None else read_table(runs)
+    recorded = None if runs is None else read_table(runs, map, unit, where)
     rate = flops_per_second or _measured_rate(recorded)
-    document = design_runs(
-        Fit.read(fit),
-        answer=answer,
-        at=options.numbers(at, "--at"),
-        budget=_budget(budget, hours, rate),
-        most=most,
-        runs=recorded,
-        rate=rate,
-        level=interval,
-    )
+    if fit is not None:
+        document = design_runs(
+            Fit.read(fit),
+            answer=answer,
+            at=options.numbers(at, "--at"),
+            budget=_budget(budget, hours, rate),
+            most=most,
+            runs=recorded,
+            rate=rate,
+            level=interval,
+        )
+    elif recorded is not None:
+        unlimited = budget is None and hours is None
+        document = design_edges(
+            recorded, budget=None if unlimited else _budget(budget, hours, rate), rate=rate
+        )
+    else:
+        raise typer.BadParameter("give a fit, or --runs with a grid to go beyond", param_hint="--fit")
     if spec is not None:
         write_text(spec, sweep_spec_text(document["runs"]))
     show(document, _draw, as_json=as_json, out=out)
@@ -113,6 +134,15 @@ def _measured_rate(runs: RunTable | None) -> float | None:
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:
+    if document["answer"] is not None:
+        yield from _draw_plans(document)
+    names = list(document["runs"][0]) if document["runs"] else []
+    yield table(
+        f"train next ({document['best']})", names, ([run[name] for name in names] for run in document["runs"])
+    )
+
+
+def _draw_plans(document: Any) -> Iterator[RenderableType]:
     asked, share = document["answer"], f"{document['interval']:.0%}"
     place = ", ".join(f"{name}={value:.4g}" for name, value in asked["at"].items())
     yield f"{asked['name']} at {place}: {span(asked)} {asked['unit']}, {share} interval"
@@ -128,7 +158,3 @@ def _draw(document: Any) -> Iterator[RenderableType]:
     )
     heads = ["plan", "runs", "FLOPs", f"then ({share} interval)", "width, of today's"]
     yield table(f"for {document['budget_flops']:.3g} FLOPs", heads, rows)
-    names = list(document["runs"][0]) if document["runs"] else []
-    yield table(
-        f"train next ({document['best']})", names, ([run[name] for name in names] for run in document["runs"])
-    )

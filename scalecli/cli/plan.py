@@ -103,6 +103,7 @@ def plan(
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
     ] = None,
+    recipe: plan_options.TargetRecipe = None,
     algorithm: plan_options.Algorithm = "data-parallel",
     replicas: plan_options.Replicas = None,
     sync_every: plan_options.SyncEvery = 30,
@@ -152,7 +153,7 @@ def plan(
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
         replicas=plan_options.diloco_replicas(algorithm, replicas), sync_every=sync_every,
         streams=algorithm.startswith("streaming"),
-        workload=options.one_of(workload, workloads, "--workload"),
+        workload=options.one_of(workload, workloads, "--workload"), recipe=options.pairs(recipe, "--recipe"),
     )  # fmt: skip
     chosen = PlanOptions(
         interval=interval,

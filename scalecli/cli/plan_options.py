@@ -60,6 +60,15 @@ Experts = Annotated[
     ),
 ]
 ExpertsPerToken = Annotated[int, typer.Option("--experts-per-token", min=1)]
+TargetRecipe = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME=VALUE,...",
+        help="How the target is trained, to be warned where runs differ: tokenizer, schedule, loss_kind, "
+        "parametrization.",
+    ),
+]
 Algorithm = Annotated[
     str,
     typer.Option(

@@ -9,6 +9,7 @@ import typer
 
 from scalecli.cli import fitting, options
 from scalecli.cli.render import show, span, table
+from scalecli.units import format_count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,6 +68,8 @@ def validate(
       scalecli validate runs.csv --law all --hold-out-largest params:2
 
       scalecli validate runs.csv --settings optimizer --hold-out-largest params:1
+
+      scalecli validate grid.csv --law landscape --hold-out-largest params:1
     """
     from scalecli.fitters.validate.report import ranking_document, validation_document
 
@@ -126,6 +129,25 @@ def _draw(document: Any) -> Iterator[RenderableType]:
         f"mean |log error| {document['mean_abs_log_error']:.4f}, rms {document['rms_log_error']:.4f}, "
         f"bias {document['bias']:+.4f}{covered}"
     )
+    if document["recommendation"] is not None:
+        yield from _draw_recommendation(document["recommendation"])
+
+
+def _draw_recommendation(found: Any) -> Iterator[RenderableType]:
+    rows = (
+        (
+            format_count(each["params"]),
+            format_count(each["tokens"]),
+            format_count(each["batch_tokens"]),
+            each["learning_rate"],
+            "outside what was tried" if each["excess"] is None else f"{each['excess']:.3%}",
+        )
+        for each in found["points"]
+    )
+    heads = ["params", "tokens", "batch [tokens]", "learning rate", "loss above the least"]
+    yield table("recommended for the held-out settings, judged by their runs", heads, rows)
+    if found["mean_excess"] is not None:
+        yield f"mean {found['mean_excess']:.3%}, worst {found['worst_excess']:.3%} of the loss"
 
 
 def _predicted(point: Any) -> str:

@@ -1,8 +1,8 @@
-"""Columns that follow exactly from others. Each use is noted: none is silent."""
+"""Columns that follow exactly from others, and counts that stand in for others. Each use is noted: none is silent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,18 @@ DERIVATIONS = (
     ),
     Derivation("tokens", ("steps", "batch_tokens"), "steps x batch_tokens", np.multiply),
     Derivation("steps", ("tokens", "batch_tokens"), "tokens / batch_tokens", np.divide),
+    Derivation("params", ("params_non_embedding",), "its weights without embeddings are counted", np.array),
+    Derivation("params", ("params_active",), "its active weights are counted", np.array),
 )
+
+COUNTS = ("params_non_embedding", "params_active")
+"""What may be read as `params`: other counts of the same thing, in which a law's N then is."""
+
+
+def counted_as(steps: Collection[Derivation], mapping: Mapping[str, str]) -> str | None:
+    """Which other count `params` holds, from how it was derived or what it was mapped from; None for all weights."""
+    sources = [step.needs[0] for step in steps if step.name == "params"] or [mapping.get("params", "")]
+    return sources[0] if sources[0] in COUNTS else None
 
 
 def derivations_for(wanted: Collection[str], present: Collection[str]) -> list[Derivation]:

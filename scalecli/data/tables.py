@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.data.cells import Array, Origin, numbers_of, optional_numbers, required_numbers
-from scalecli.data.derive import Derivation, derivations_for
+from scalecli.data.derive import Derivation, counted_as, derivations_for
 from scalecli.data.formats import Loaded, load, write_runs
 from scalecli.data.notes import Note, mapping_notes, table_notes
 from scalecli.data.records import records_of
@@ -32,7 +32,9 @@ class RunTable:
 
     `frame` has canonical names and units; `lines`, shape (rows,), says which line of the file (for Parquet
     and stores: which row) each came from. `rows_read` counts the rows of `frame` and the dropped ones.
-    `sha256` is of the content as read.
+    `sha256` is of the content as read. `diverged` are the dropped rows of that status, as the file has them but for
+    names: no measurements, but they say where a grid of learning rates ends. `params_kind` says which other count
+    `params` holds; None for all weights.
     """
 
     frame: pd.DataFrame
@@ -42,6 +44,8 @@ class RunTable:
     source: str
     sha256: str
     notes: tuple[Note, ...] = ()
+    diverged: pd.DataFrame | None = None
+    params_kind: str | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -70,9 +74,15 @@ class RunTable:
 
     def with_derived(self, names: Collection[str]) -> RunTable:
         """The table with those of these columns added that follow exactly from others, each with a note."""
-        steps = derivations_for(names, [str(name) for name in self.frame.columns])
-        notes = (*self.notes, *(_derivation_note(step) for step in steps))
-        return replace(self, frame=_derived(self.frame, steps, {}), notes=notes)
+        steps = _steps_to(names, self.frame)
+        lost = self.diverged
+        return replace(
+            self,
+            frame=_derived(self.frame, steps, {}),
+            notes=(*self.notes, *(_derivation_note(step) for step in steps)),
+            diverged=None if lost is None else _derived(lost, _steps_to(names, lost), {}),
+            params_kind=counted_as(steps, {}) or self.params_kind,
+        )
 
     @property
     def domain(self) -> dict[str, tuple[float, float]]:
@@ -120,27 +130,54 @@ def read_runs(
     loaded = load(path)
     frame = _mapped(loaded, mapping)
     _refuse_units(factors, frame, loaded.source)
-    steps = derivations_for([*require, *_names_in(conditions)], [str(name) for name in frame.columns])
+    steps = _steps_to([*require, *_names_in(conditions)], frame)
     frame = _derived(frame, steps, factors)
     required = _with_inputs(require, steps)
     _refuse_missing(required, frame, loaded.source)
     numeric = [name for name in dict.fromkeys([*required, *factors]) if column_for(name).kind == "number"]
 
     keep, dropped = select_status(frame, keep_status)
-    if conditions:
-        keep, lost = select_where(keep, conditions, _seen_by_where(frame, loaded.frame, numeric, factors))
-        dropped += lost
+    seen = _seen_by_where(frame, loaded.frame, numeric, factors) if conditions else {}
+    keep, lost = select_where(keep, conditions, seen)
+    dropped += lost
+    diverged = _diverged(frame, conditions, seen, numeric, factors)
     if require and not keep.any():
         reasons = "; ".join(f"{drop.count} by {drop.reason}" for drop in dropped)
         fact = f"{loaded.source}: none of {len(frame)} rows is left ({reasons})"
-        raise TooFewRuns(fact, hint="loosen --where")
+        all_diverged = diverged is not None and len(diverged) == len(frame)
+        raise TooFewRuns(fact, hint="train at lower learning rates" if all_diverged else "loosen --where")
 
     frame, origin = frame[keep].reset_index(drop=True), Origin(loaded.source, loaded.lines[keep])
     for name in numeric:
         read = required_numbers if name in required else optional_numbers
         frame[name] = read(frame[name], column_for(name), origin, factors.get(name, 1.0))
     notes = (*mapping_notes(mapping), *(_derivation_note(step) for step in steps), *table_notes(frame))
-    return RunTable(frame, origin.lines, len(keep), tuple(dropped), loaded.source, loaded.sha256, notes)
+    return RunTable(
+        frame,
+        origin.lines,
+        len(keep),
+        tuple(dropped),
+        loaded.source,
+        loaded.sha256,
+        notes=notes,
+        diverged=diverged,
+        params_kind=counted_as(steps, mapping),
+    )
+
+
+def _diverged(
+    frame: pd.DataFrame,
+    conditions: Sequence[Where],
+    seen: Mapping[str, Values],
+    numeric: Collection[str],
+    factors: Mapping[str, float],
+) -> pd.DataFrame | None:
+    """The rows that diverged and meet the conditions, in our units; what is no number in them is NaN."""
+    if "status" not in frame.columns:
+        return None
+    rows, _ = select_where(select_status(frame, ("diverged",))[0], conditions, seen)
+    part = frame[rows].reset_index(drop=True)
+    return part.assign(**{name: numbers_of(part[name]) * factors.get(name, 1.0) for name in numeric})
 
 
 def _mapped(loaded: Loaded, mapping: Mapping[str, str]) -> pd.DataFrame:
@@ -175,6 +212,10 @@ def _no_column(name: str, frame: pd.DataFrame, source: str, flag: str) -> DataEr
 
 def _names_in(conditions: Sequence[Where]) -> list[str]:
     return sorted({name for condition in conditions for name in condition.names})
+
+
+def _steps_to(names: Collection[str], frame: pd.DataFrame) -> list[Derivation]:
+    return derivations_for(names, [str(name) for name in frame.columns])
 
 
 def _derived(frame: pd.DataFrame, steps: Sequence[Derivation], factors: Mapping[str, float]) -> pd.DataFrame:

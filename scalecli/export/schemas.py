@@ -72,6 +72,13 @@ class FitDocument(_Open):
     provenance: dict[str, Any]
 
 
+class _Knob(_Open):
+    value: float
+    low: float | None
+    high: float | None
+    flat_range: tuple[float, float] = Field(description="loss within 0.1 % of the best")
+
+
 class _Point(_Open):
     at: dict[str, float]
     value: float | None
@@ -79,6 +86,9 @@ class _Point(_Open):
     high: float | None
     interval: float
     extrapolation: float | None
+    optimum: dict[str, _Knob | None] | None = Field(
+        default=None, description="of a landscape, for the batch_tokens and learning_rate that were left out"
+    )
 
 
 class PredictionDocument(_Open):
@@ -113,6 +123,22 @@ class _Choice(_Open):
     unusable: list[_UnusableLaw]
 
 
+class _Recommended(_Open):
+    params: float
+    tokens: float
+    batch_tokens: float
+    learning_rate: float
+    excess: float | None = Field(description="of the least loss; null outside the tried batches and rates")
+
+
+class _Recommendation(_Open):
+    settings: int
+    outside: int
+    mean_excess: float | None
+    worst_excess: float | None
+    points: list[_Recommended]
+
+
 class ValidationDocument(_Open):
     """`validate --json`; `choice` says how `--law auto` chose inside the training runs."""
 
@@ -126,6 +152,9 @@ class ValidationDocument(_Open):
     coverage: float | None
     interval: float
     points: list[_Held]
+    recommendation: _Recommendation | None = Field(
+        default=None, description="of a landscape: its optimum judged by the held-out settings"
+    )
     choice: _Choice | None = None
     warnings: list[Warning] = Field(default_factory=list)
 
@@ -213,11 +242,11 @@ class DesignDocument(_Open):
     """`design --json`: the answer today and the interval each plan would leave; `runs`: edges, then the best's."""
 
     schema_name: Literal["scalecli/design/1"] = Field(alias="schema")
-    law: str
-    answer: _Answer
-    budget_flops: float
+    law: str | None
+    answer: _Answer | None = Field(description="null for the edges of a grid alone")
+    budget_flops: float | None
     flops_per_second: float | None
-    interval: float
+    interval: float | None
     edges: list[dict[str, float]]
     plans: list[_Design]
     best: str
@@ -234,6 +263,7 @@ class _CriticalFigure(_Open):
 
 
 class _CriticalTarget(_Open):
+    params: float | None
     loss: float
     batches: int
     status: Literal["identified", "not identified"]
@@ -241,6 +271,7 @@ class _CriticalTarget(_Open):
     S_min: Interval | None
     E_min: Interval | None
     critical: list[_CriticalFigure]
+    noise_scale_tokens: Interval | None
     noise_scale_over_critical: float | None
 
 

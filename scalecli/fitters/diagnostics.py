@@ -97,6 +97,8 @@ class Watch:
 
     def without_each(self, key: str, label: Indices, called: list[str]) -> list[Check]:
         """Without each set of rows with one `label` (rows,), the most influential first."""
+        if len(called) > REFITS and self.fitted.solution is None:
+            return []  # a procedure has no scores that say which of so many to leave out
         chosen = self._hardest(label, len(called))
         raw = self.fitted.without(label, len(called), chosen)
         checks = self.checks(key, [called[which] for which in chosen], raw)
@@ -105,8 +107,8 @@ class Watch:
 
     def _hardest(self, label: Indices, count: int) -> Indices:
         """The labels whose rows pull hardest on the fit, `REFITS` at most."""
-        if count <= REFITS or self.fitted.solution is None:
-            return np.arange(min(count, REFITS))
+        if count <= REFITS:
+            return np.arange(count)
         scores = self.fitted.scores(label, count)
         spread = scores.T @ scores
         return np.argsort(-np.einsum("gk,gk->g", scores @ np.linalg.pinv(spread), scores))[:REFITS]

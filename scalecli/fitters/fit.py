@@ -34,6 +34,7 @@ from scalecli.fitters.law import (
     ClusteredLaw,
     Columns,
     EstimatedLaw,
+    optional_columns,
     parameters,
     required_columns,
     scalar_of,
@@ -203,6 +204,7 @@ def fit_law(
     *,
     groups: NDArray[Any] | None = None,
     loss_std: Array | None = None,
+    diverged: Columns | None = None,
     options: FitOptions | None = None,
     provenance: Mapping[str, Any] | None = None,
     rows_read: int | None = None,
@@ -213,16 +215,17 @@ def fit_law(
     `x` holds the columns of `required_columns(law)` and `y` the measured values of `measured_column(law)`,
     each of shape (rows,). Rows of equal `groups` (rows,) share an error and are resampled together; without
     groups every row stands alone. `loss_std` (rows,) are standard deviations of `y`, in its units: noisier
-    rows weigh less (`weights`). `provenance`, `rows_read` and `dropped` (reason, count) are for the record.
+    rows weigh less (`weights`). `diverged` holds the inputs of runs that did: nothing is missing beyond them.
+    `provenance`, `rows_read` and `dropped` (reason, count) are for the record.
 
     Raises `DataError` (values no fit can take), `TooFewRuns`, `NotIdentified`, `FitError` (no finite
     objective).
     """
     options = options or FitOptions()
     check_options(law, options)
-    columns = _columns(required_columns(law), x)
+    columns = _columns([*required_columns(law), *(name for name in optional_columns(law) if name in x)], x)
     y = np.asarray(y, dtype=float)
-    notices = check_runs(law, columns, y, options.pins)
+    notices = check_runs(law, columns, y, options.pins, diverged)
     weights = row_weights(columns, y, loss_std)
     data = Data(columns, y, weights.rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)

@@ -44,8 +44,10 @@ class Notice:
     message: str
 
 
-def check_runs(law: type[Any], x: Columns, y: Array, pinned: Collection[str]) -> list[Notice]:
-    """Raise what makes a fit impossible; return what makes it weak.
+def check_runs(
+    law: type[Any], x: Columns, y: Array, pinned: Collection[str], diverged: Columns | None = None
+) -> list[Notice]:
+    """Raise what makes a fit impossible; return what makes it weak. `diverged` are the inputs of runs that did.
 
     Raises `DataError` (a value no law can take), `TooFewRuns`, or `NotIdentified` (a column that never
     varies, or two that vary only together, where the law needs them apart).
@@ -53,9 +55,16 @@ def check_runs(law: type[Any], x: Columns, y: Array, pinned: Collection[str]) ->
     _check_values(law, x, y)
     _check_count(law, x, y, pinned)
     if isinstance(law, EstimatedLaw):
-        return law.notices(x, y) if isinstance(law, GridLaw) else []
+        return _grid_notices(law, x, y, diverged) if isinstance(law, GridLaw) else []
     notices = list(_few_levels(law, x)) if not pinned else []
     return notices + list(_tied_columns(law, x, pinned))
+
+
+def _grid_notices(law: type[GridLaw], x: Columns, y: Array, diverged: Columns | None) -> list[Notice]:
+    if diverged is None:
+        return law.notices(x, y)
+    both = {name: np.concatenate([column, diverged[name]]) for name, column in x.items()}
+    return law.notices(both, np.concatenate([y, np.full(len(both["params"]) - len(y), np.inf)]))
 
 
 def levels(column: Array, most: int = FEW_LEVELS + 1) -> int:

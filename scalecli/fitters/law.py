@@ -117,6 +117,11 @@ class EstimatedLaw(Protocol):
     def estimate(cls, x: Columns, y: Array, weights: Array) -> Array: ...
 
 
+def optional_columns(law: type[Any]) -> tuple[str, ...]:
+    """The columns that fitting the law takes where they are there."""
+    return tuple(law.optional) if isinstance(law, GridLaw) else ()
+
+
 def measured_column(law: type[Any]) -> str:
     """The run column of measured values that the law is fitted to.
 
@@ -145,9 +150,12 @@ class ClusteredLaw(Protocol):
 class GridLaw(ClusteredLaw, Protocol):
     """An estimated law over settings that several runs share, and with them an error.
 
-    `draws` are its bootstrap, from row weights (rows,) and how often each row's setting was drawn, `counts`
-    (draws, rows). `notices` are what makes these runs weak for this law.
+    `optional` are columns of `x` that it reads where they are there. `draws` are its bootstrap, from row weights
+    (rows,) and how often each row's setting was drawn, `counts` (draws, rows). `notices` are what makes these runs
+    weak for this law; a `y` that is not finite is a run that diverged.
     """
+
+    optional: ClassVar[tuple[str, ...]]
 
     @classmethod
     def draws(

@@ -9,6 +9,7 @@ import numpy as np
 
 from scalecli.errors import DataError, NoOptimum
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.landscape.tuned import KNOBS, fill_in, has_optimum
 from scalecli.fitters.law import Array
 
 FAR = 1.0
@@ -27,12 +28,31 @@ Point = Mapping[str, float]
 
 
 def predict_points(fit: Fit, points: Sequence[Point], *, level: float | None = None) -> dict[str, Any]:
-    """The prediction document for these points; `DataError` when an input is missing or not positive."""
-    x = _columns(fit, points)
+    """The prediction document for these points; `DataError` when an input is missing or not positive.
+
+    A landscape may be asked without batch and learning rate: then they are the best ones, told in `optimum`.
+    """
     level = fit.interval if level is None else level
-    found = fit.predict(x, level)
-    rows = zip(points, found.value, found.low, found.high, found.extrapolation, strict=True)
-    return _document(fit, fit.law.output, [_point(*row, level) for row in rows])
+    whole, optima = zip(*(_tuned(fit, point, level) for point in points), strict=True)
+    found = fit.predict(_columns(fit, whole), level)
+    rows = zip(whole, found.value, found.low, found.high, found.extrapolation, strict=True)
+    places = [
+        _point(*row, level) | ({"optimum": best} if best else {})
+        for row, best in zip(rows, optima, strict=True)
+    ]
+    return _document(fit, fit.law.output, places)
+
+
+def asked_inputs(law: Any) -> list[str]:
+    """The inputs that every point has to say."""
+    return [name for name in law.inputs if not (has_optimum(law) and name in KNOBS)]
+
+
+def _tuned(fit: Fit, point: Point, level: float) -> tuple[Point, dict[str, Any]]:
+    if not has_optimum(fit.law) or set(KNOBS) <= point.keys():
+        return point, {}
+    _check_point(point, asked_inputs(fit.law))
+    return fill_in(fit, point, level)
 
 
 def solve_points(
@@ -53,16 +73,20 @@ def solve_points(
 
 def _columns(fit: Fit, points: Sequence[Point]) -> dict[str, Array]:
     for point in points:
-        missing = [name for name in fit.law.inputs if name not in point]
-        if missing:
-            raise DataError(
-                f"a point needs {', '.join(fit.law.inputs)}; {', '.join(missing)} is missing",
-                hint="--at " + ",".join(f"{name}=..." for name in fit.law.inputs),
-            )
-        wrong = [name for name in fit.law.inputs if not (np.isfinite(point[name]) and point[name] > 0)]
-        if wrong:
-            raise DataError(f"{wrong[0]} is {point[wrong[0]]:g}; the inputs of a law are positive")
+        _check_point(point, fit.law.inputs)
     return {name: np.array([point[name] for point in points], dtype=float) for name in fit.law.inputs}
+
+
+def _check_point(point: Point, inputs: Sequence[str]) -> None:
+    missing = [name for name in inputs if name not in point]
+    if missing:
+        raise DataError(
+            f"a point needs {', '.join(inputs)}; {', '.join(missing)} is missing",
+            hint="--at " + ",".join(f"{name}=..." for name in inputs),
+        )
+    wrong = [name for name in inputs if not (np.isfinite(point[name]) and point[name] > 0)]
+    if wrong:
+        raise DataError(f"{wrong[0]} is {point[wrong[0]]:g}; the inputs of a law are positive")
 
 
 def _point(at: Point, value: float, low: float, high: float, distance: float, level: float) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,14 @@ from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
 from scalecli.fitters.frontier import untuned_runs
 from scalecli.fitters.identify import Notice, check_runs
-from scalecli.fitters.law import EstimatedLaw, measured_column, required_columns
+from scalecli.fitters.landscape.runs import read_grid
+from scalecli.fitters.law import (
+    Array,
+    EstimatedLaw,
+    GridLaw,
+    measured_column,
+    required_columns,
+)
 from scalecli.fitters.objective import LossName, row_loss
 from scalecli.fitters.problem import Data
 from scalecli.fitters.proxies import small_proxies
@@ -60,7 +68,7 @@ def fit_runs(
     """
     require_one_family(table)
     table = table.with_derived(columns_of(law))
-    needed = table.columns(columns_of(law))
+    x, y, diverged = _read(table, law)
     clusters, chosen = _clusters(table, law, group)
     provenance = {
         "data_sha256": table.sha256,
@@ -71,10 +79,11 @@ def fit_runs(
     }
     found = fit_law(
         law,
-        needed,
-        needed[measured_column(law)],
+        x,
+        y,
         groups=clusters,
         loss_std=_loss_std(table, law),
+        diverged=diverged,
         options=options,
         provenance=provenance,
         rows_read=table.rows_read,
@@ -84,6 +93,7 @@ def fit_runs(
         *(Notice(note.code, note.message) for note in table.notes),
         *small_proxies(table),
         *untuned_runs(table, law),
+        *(mixed_recipes(table) if isinstance(law, GridLaw) else ()),
     )
     found = replace(found, warnings=found.warnings + told)
     return _with_definitions(found, table, law, options or FitOptions())
@@ -120,13 +130,36 @@ def require_one_family(table: RunTable) -> None:
                 )
 
 
+def _read(table: RunTable, law: type[Any]) -> tuple[dict[str, Array], Array, dict[str, Array] | None]:
+    """What the law is fitted to, (rows,) each: its inputs, the measured values, and inputs of runs that diverged."""
+    if not isinstance(law, GridLaw):
+        columns = table.columns(columns_of(law))
+        return {name: columns[name] for name in required_columns(law)}, columns[measured_column(law)], None
+    x, y = read_grid(table)
+    finished = np.isfinite(y)
+    used, lost = ({name: column[rows] for name, column in x.items()} for rows in (finished, ~finished))
+    return used, y[finished], lost
+
+
+def mixed_recipes(table: RunTable) -> Iterator[Notice]:
+    """A warning when one optimum is going to be fitted to runs of several recipes."""
+    agreed = setup_of(table)
+    for name in (name for name in RECIPE if name not in agreed):
+        said = Counter(table.frame[name].dropna()) if name in table.frame.columns else Counter()
+        if len(said) > 1:
+            counted = ", ".join(f"{value} in {count}" for value, count in said.most_common(4))
+            yield Notice(
+                "W-MIXED-RECIPE",
+                f"the runs differ in {name} ({counted} runs{', ...' if len(said) > 4 else ''}): the optimum is one for "
+                f"all of them; --where keeps the runs of one {name}",
+            )
+
+
 def estimate_runs(table: RunTable, law: type[Any], options: FitOptions) -> Estimate:
     """The point estimate alone: what a fit costs without its draws and checks. Raises as `fit_runs` does."""
     check_options(law, options)
     require_one_family(table)
-    needed = table.with_derived(columns_of(law)).columns(columns_of(law))
-    x = {name: needed[name] for name in required_columns(law)}
-    y = needed[measured_column(law)]
+    x, y, _ = _read(table.with_derived(columns_of(law)), law)
     check_runs(law, x, y, options.pins)
     data = Data(x, y, row_weights(x, y, _loss_std(table, law)).rows)
     method = Method(row_loss(LossName(options.loss), options.delta), options.pins)
@@ -156,8 +189,11 @@ def _loss_std(table: RunTable, law: type[Any]) -> NDArray[np.float64] | None:
 
 
 def setup_of(table: RunTable) -> dict[str, Any]:
-    """The recipe columns on which all runs agree, and warm-up and final rate as shares of run and peak."""
-    fixed: dict[str, Any] = {}
+    """The recipe columns on which all runs agree, and warm-up and final rate as shares of run and peak.
+
+    `params_kind` is there where `params` holds another count than that of all weights.
+    """
+    fixed: dict[str, Any] = {} if table.params_kind is None else {"params_kind": table.params_kind}
     for name in RECIPE:
         if name in table.frame.columns:
             said = table.frame[name].dropna().unique()
@@ -165,10 +201,12 @@ def setup_of(table: RunTable) -> dict[str, Any]:
                 fixed[name] = float(said[0]) if COLUMNS[name].kind == "number" else str(said[0])
     fixed |= _agreed(table, "warmup_fraction", "warmup_steps", "steps", whole_steps=True)
     fixed |= _agreed(table, "final_learning_rate_fraction", "final_learning_rate", "learning_rate")
-    if "warmup_fraction" not in fixed and "batch_tokens" in table.frame.columns:
-        sized = replace(
-            table, frame=table.frame.assign(_steps=table.frame["params"] / table.frame["batch_tokens"])
-        )
+    frame = table.frame
+    if "decay_fraction" not in fixed and {"decay_fraction", "steps"} <= set(frame.columns):
+        lowered = replace(table, frame=frame.assign(_decay=frame["decay_fraction"] * frame["steps"]))
+        fixed |= _agreed(lowered, "decay_fraction", "_decay", "steps", whole_steps=True)
+    if "warmup_fraction" not in fixed and "batch_tokens" in frame.columns:
+        sized = replace(table, frame=frame.assign(_steps=frame["params"] / frame["batch_tokens"]))
         fixed |= _agreed(sized, "warmup_tokens_per_param", "warmup_steps", "_steps", whole_steps=True)
     return fixed
 
@@ -181,11 +219,11 @@ def _agreed(
         return {}
     numerator, denominator = (table.frame[name].to_numpy(dtype=float) for name in (part, whole))
     middle = float(np.median(numerator / denominator))
-    slack = 1.0 if whole_steps else SAME_SHARE * np.abs(numerator).max()
-    return {share: middle} if np.abs(numerator - middle * denominator).max() <= slack else {}
+    slack = np.maximum(1.0, SAME_SHARE * numerator) if whole_steps else SAME_SHARE * np.abs(numerator).max()
+    return {share: middle} if (np.abs(numerator - middle * denominator) <= slack).all() else {}
 
 
 def points_of(table: RunTable, inputs: Sequence[str]) -> list[dict[str, float]]:
-    """The rows of a table of points as law inputs."""
-    columns = table.columns(inputs)
-    return [{name: float(columns[name][i]) for name in inputs} for i in range(len(table))]
+    """The rows of a table of points as law inputs, as far as it has them."""
+    columns = table.columns([name for name in inputs if name in table.frame.columns])
+    return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(table))]

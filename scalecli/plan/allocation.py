@@ -142,7 +142,7 @@ class Allocator:
         if self.fit is None or not len(self.fit.draws):
             return FitInterval(best.params_active, None, None)
         sizes = self._sizes()
-        found = self.fit.query(lambda law: self._argmin(law, sizes, best.num_experts))
+        found = self.fit.query(lambda law: self._argmin(law, sizes, best.num_experts)[:, None])
         return FitInterval(best.params_active, found.low, found.high)
 
     def _argmin(self, law: Any, sizes: Array, experts: int) -> Array:

@@ -76,7 +76,7 @@ def critical_course(fits: FitSet, target: Target) -> Course:
     if critical is not None and critical.law.name != "critical-batch":
         law, rule = critical.law, f"follows the {critical.law.name} law"
         if "loss" not in law.inputs:
-            columns = target.columns()
+            columns = target.counted(critical).columns()
             return Course(lambda tokens: _at(law, {**columns, "tokens": tokens}), rule, "fit")
         if loss is not None:
             return Course(lambda tokens: _at(law, {"loss": _loss(loss, target, tokens)}), rule, "fit")
@@ -94,4 +94,4 @@ def _at(law: object, columns: dict[str, float]) -> float:
 
 
 def _loss(fit: Fit, target: Target, tokens: float) -> float:
-    return loss_at(fit.law, target, tokens_factor=tokens / target.tokens).item()
+    return loss_at(fit.law, target.counted(fit), tokens_factor=tokens / target.tokens).item()

@@ -46,7 +46,7 @@ def critical_batch(
     """The critical batch at the target; None, with a warning, where the law asks for what is not known."""
     if fit is None:
         return None
-    columns = target.columns() | ({} if loss is None else {"loss": loss.value})
+    columns = target.counted(fit).columns() | ({} if loss is None else {"loss": loss.value})
     missing = [name for name in fit.law.inputs if name not in columns and name != "batch_tokens"]
     if missing:
         notes.warn(
@@ -83,7 +83,7 @@ def note_noise_scale(
     """Say the gradient noise scale and its ratio to the measured critical batch; it is no batch to train at."""
     if fit is None:
         return
-    columns = target.columns() | ({} if loss is None else {"loss": loss.value})
+    columns = target.counted(fit).columns() | ({} if loss is None else {"loss": loss.value})
     try:
         found = fit.query(lambda law: _tokens(law, columns))
     except KeyError as error:

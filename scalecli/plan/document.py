@@ -86,7 +86,9 @@ class RatePart(Document):
     schedule: str
     warmup_tokens: int | None
     decay_tokens: int | None
-    flat_range: tuple[float, float] | None = Field(description="loss within 0.1 % of the best")
+    flat_range: tuple[float, float] | None = Field(
+        description="loss within 0.1 % of the best, at the batch that is run"
+    )
     groups: list[RateGroup]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
-from scalecli.fitters.law import Array, names, values, with_values
-from scalecli.fitters.laws.chinchilla import Chinchilla
+from scalecli.fitters.law import Array
 from scalecli.plan.critical import Critical
 from scalecli.plan.fits import FitSet
 from scalecli.plan.landscape import has_batch
@@ -68,7 +67,7 @@ class LandscapeEfficiency:
 
     def excess_loss(self, batch_tokens: float) -> float:
         """Nats per token above the best batch."""
-        law, target = self.landscape.law, self.target
+        law, target = self.landscape.law, self.target.counted(self.landscape)
         rate = law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens)
         return float(np.squeeze(law.excess_loss(target.params, target.tokens, batch_tokens, rate)))
 
@@ -77,7 +76,8 @@ class LandscapeEfficiency:
 
     def largest_within(self, share: float) -> FitInterval:
         """The draws of both fits are paired, so that the interval has the uncertainty of both."""
-        params, tokens = self.target.params, self.target.tokens
+        here = self.target.counted(self.landscape)
+        params, tokens = here.params, here.tokens
         gain = self.loss.query(lambda law: self._gain(law, share))
         gains = self.loss.answers(lambda law: self._gain(law, share))
 
@@ -92,25 +92,19 @@ class LandscapeEfficiency:
 
     def _gain(self, law: Any, share: float) -> Array:
         """What so many more tokens are worth [nats/token]."""
-        return loss_at(law, self.target) - loss_at(law, self.target, tokens_factor=1 + share)
+        here = self.target.counted(self.loss)
+        return loss_at(law, here) - loss_at(law, here, tokens_factor=1 + share)
 
 
 def efficiency_of(fits: FitSet, target: Target, critical: Critical | None) -> Efficiency | None:
     """The best-founded one: the landscape's where it determines a batch, else the hyperbola's; None without either."""
     landscape = fits.landscape
     if landscape is not None and has_batch(landscape, target):
-        return LandscapeEfficiency(landscape, fits.loss or _tuned_loss(landscape), target)
+        assert fits.loss_law is not None, "a landscape has one"
+        return LandscapeEfficiency(landscape, fits.loss_law, target)
     if critical is not None and critical.is_hyperbola:
         return HyperbolaEfficiency(critical)
     return None
-
-
-def _tuned_loss(landscape: Fit) -> Fit:
-    """The tuned loss inside a landscape as a fit of its own, for what tokens are worth where no loss law is given."""
-    order = names(type(landscape.law))
-    own = [order.index(name) for name in names(Chinchilla)]
-    law = with_values(Chinchilla, values(landscape.law)[own])
-    return replace(landscape, law=law, draws=landscape.draws[:, own])
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -56,7 +56,8 @@ def note_extrapolation(fits: FitSet, target: Target, notes: Notes) -> None:
         )  # fmt: skip
         far = [str(distance) for distance in distances if not distance.calibrated]
         if far:
-            notes.mark(lines, "uncalibrated: further than hold-outs went")
+            resting = (*lines, "loss") if fit is fits.landscape and fits.loss is None else lines
+            notes.mark(resting, "uncalibrated: further than hold-outs went")
             notes.warn(
                 "W-UNCALIBRATED-INTERVAL",
                 f"{fit.law.name}: {'; '.join(far)}: its interval is a statement of the law, and published rules stand "
@@ -66,7 +67,7 @@ def note_extrapolation(fits: FitSet, target: Target, notes: Notes) -> None:
 
 def distances_of(fit: Fit, target: Target) -> Iterator[Distance]:
     """One for each axis that the law reads. Without a hold-out, nothing beyond the runs is validated."""
-    columns = {name: np.array([value]) for name, value in target.columns().items()}
+    columns = {name: np.array([value]) for name, value in target.counted(fit).columns().items()}
     reaches = fit.validation.reach if fit.validation is not None and fit.validation.reach else _domain(fit)
     for axis, value in axes_of(columns).items():
         if axis in reaches:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.law import names, values, with_values
+from scalecli.fitters.laws.chinchilla import Chinchilla
 
 TWO_STAGE = "landscape-two-stage"
+
+# Warnings of a landscape whose settings do not determine a loss law.
+SHALLOW = {"W-ONE-LEVEL", "W-TWO-LEVELS", "W-TIED-INPUTS", "W-FEW-SETTINGS"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +28,19 @@ class FitSet:
     critical_batch: Fit | None = None
     noise_scale: Fit | None = None
     surge: Fit | None = None
+
+    @property
+    def loss_law(self) -> Fit | None:
+        """What says how the loss falls with params and tokens: the loss law, else the tuned loss of the landscape."""
+        return self.loss or (None if self.landscape is None else _tuned_loss(self.landscape))
+
+    @property
+    def predicts_loss(self) -> bool:
+        """Whether that is good for a prediction: settings of one size or length leave a tuned loss open elsewhere."""
+        landscape = self.landscape
+        if self.loss is not None or landscape is None:
+            return self.loss is not None
+        return not {notice.code for notice in landscape.warnings} & SHALLOW
 
     @property
     def all(self) -> list[Fit]:
@@ -39,6 +57,19 @@ class FitSet:
             if fit is not None and fit.provenance.get("setup"):
                 return dict(fit.provenance["setup"])
         return {}
+
+
+def _tuned_loss(landscape: Fit) -> Fit:
+    """The tuned loss inside a landscape as a fit of its own."""
+    order = names(type(landscape.law))
+    own = [order.index(name) for name in names(Chinchilla)]
+    law = with_values(Chinchilla, values(landscape.law)[own])
+    return replace(landscape, law=law, draws=landscape.draws[:, own])
+
+
+def count_of(fit: Fit) -> str:
+    """The column whose count of parameters the fit's law reads as `params`: that of its runs."""
+    return str((fit.provenance.get("setup") or {}).get("params_kind", "params"))
 
 
 def question(fit: Fit) -> str:

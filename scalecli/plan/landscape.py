@@ -11,13 +11,11 @@ import numpy as np
 from scalecli.errors import NotIdentified
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
+from scalecli.fitters.landscape.flat_range import FLAT
 from scalecli.plan.document import Budget
 from scalecli.plan.fits import FitSet
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
-
-# Within this share of the loss two settings count as equally good: seeds of one run differ by about as much.
-FLAT_TOLERANCE = 1e-3
 
 
 def has_batch(fit: Fit, target: Target) -> bool:
@@ -27,13 +25,18 @@ def has_batch(fit: Fit, target: Target) -> bool:
 
 def flat_batches(fit: Fit, target: Target) -> tuple[float, float] | None:
     """Batches [tokens] within 0.1 % of the least loss; None where the runs do not say."""
-    found = fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).batch_tokens
+    here = target.counted(fit)
+    found = fit.law.flat_range(here.params, here.tokens, FLAT).batch_tokens
     return None if found is None else (float(found[0]), float(found[1]))
 
 
-def flat_rates(fit: Fit, target: Target) -> tuple[float, float]:
-    """Learning rates within 0.1 % of the least loss, at the best batch."""
-    low, high = fit.law.flat_range(target.params, target.tokens, FLAT_TOLERANCE).learning_rate
+def flat_rates(fit: Fit, target: Target, batch_tokens: float) -> tuple[float, float]:
+    """Learning rates within 0.1 % of the least loss at this batch, or where the runs do not vary it, at theirs."""
+    here = target.counted(fit)
+    if has_batch(fit, target):
+        low, high = fit.law.flat_rates_at(here.params, here.tokens, batch_tokens, FLAT)
+    else:
+        low, high = fit.law.flat_range(here.params, here.tokens, FLAT).learning_rate
     return float(low), float(high)
 
 
@@ -41,7 +44,8 @@ def retuned_rate(fit: Fit | None, target: Target, batch_tokens: float) -> float 
     """The learning rate re-tuned for this batch, where a landscape knows."""
     if fit is None or not has_batch(fit, target):
         return None
-    return float(fit.law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens))
+    here = target.counted(fit)
+    return float(fit.law.optimal_learning_rate_at(here.params, here.tokens, batch_tokens))
 
 
 def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes: Notes) -> FitInterval | None:
@@ -51,8 +55,9 @@ def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes:
     """
     if fit is None:
         return None
+    here = target.counted(fit)
     try:
-        found = fit.query(lambda law: law.optimal_batch_tokens(target.params, target.tokens))
+        found = fit.query(lambda law: law.optimal_batch_tokens(here.params, here.tokens))
     except NotIdentified as error:
         notes.warn("W-BATCH-NOT-IDENTIFIED", error.message)
         return None
@@ -60,7 +65,7 @@ def best_batch_of(fit: Fit | None, target: Target, budget: Budget | None, notes:
         "batch", found, unit="tokens", rule=f"least loss at fixed tokens: the optimum of the {fit.law.name} law",
         source="fit",
     )  # fmt: skip
-    _note_growth(fit, target, budget, notes)
+    _note_growth(fit, here, budget, notes)
     return found
 
 
@@ -86,9 +91,10 @@ def note_two_stage(fits: FitSet, target: Target, notes: Notes) -> None:
     joint, two_stage = fits.landscape, fits.two_stage
     if joint is None or two_stage is None:
         return
-    queries = {"learning rate": lambda law: law.optimal_learning_rate(target.params, target.tokens)}
+    here = target.counted(joint)
+    queries = {"learning rate": lambda law: law.optimal_learning_rate(here.params, here.tokens)}
     if has_batch(joint, target) and has_batch(two_stage, target):
-        queries["batch"] = lambda law: law.optimal_batch_tokens(target.params, target.tokens)
+        queries["batch"] = lambda law: law.optimal_batch_tokens(here.params, here.tokens)
     for name, query in queries.items():
         one, other = joint.query(query), two_stage.query(query)
         rule = f"optimum of the {two_stage.law.name} law, for comparison"

@@ -33,7 +33,7 @@ def recommend_rate(known: Evidence, batch_tokens: float, notes: Notes) -> FitInt
 
 
 def _from_landscape(fit: Fit, known: Evidence, batch_tokens: float, notes: Notes) -> FitInterval | None:
-    target = known.target
+    target = known.target.counted(fit)
     try:
         found = fit.query(
             lambda law: law.optimal_learning_rate_at(target.params, target.tokens, batch_tokens)
@@ -129,7 +129,11 @@ def _times(found: FitInterval, changed: Moved) -> FitInterval:
 
 
 def rate_part(
-    peak: FitInterval | None, schedule: Schedule, known: Evidence, groups: list[RateGroup]
+    peak: FitInterval | None,
+    schedule: Schedule,
+    known: Evidence,
+    batch_tokens: float,
+    groups: list[RateGroup],
 ) -> RatePart:
     """The `learning_rate` key of the plan; a valley that was measured under another optimizer is not this one's."""
     target, fit = known.target, known.fits.landscape
@@ -140,7 +144,7 @@ def rate_part(
         schedule=schedule.name,
         warmup_tokens=round(schedule.warmup * target.tokens),
         decay_tokens=round(schedule.decay * target.tokens),
-        flat_range=flat_rates(fit, target) if fit is not None and measured_here else None,
+        flat_range=flat_rates(fit, target, batch_tokens) if fit is not None and measured_here else None,
         groups=groups,
     )
 

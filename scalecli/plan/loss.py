@@ -10,6 +10,7 @@ from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.fitters.law import Array
+from scalecli.plan.fits import FitSet
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
 
@@ -26,15 +27,21 @@ def inputs_of(law: Any, target: Target) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.array([columns[name]]) for name in law.inputs}
 
 
-def predict_loss(fit: Fit | None, target: Target, notes: Notes) -> FitInterval | None:
+def predict_loss(fits: FitSet, target: Target, notes: Notes) -> FitInterval | None:
     """Loss at the target with its predictive interval, or None with a warning."""
+    fit = fits.loss_law if fits.predicts_loss else None
     if fit is None:
         notes.line("loss", None, unit="nats/token", rule="needs a loss law", source="none")
         notes.warn("W-NO-LOSS-FIT", "no loss law was given: the loss of the target is not predicted")
         return None
-    found = fit.predict(inputs_of(fit.law, target))
+    found = fit.predict(inputs_of(fit.law, target.counted(fit)))
     value = FitInterval(value=float(found.value[0]), low=float(found.low[0]), high=float(found.high[0]))
-    notes.line("loss", value, unit="nats/token", rule=f"{fit.law.name} law", source="fit")
+    rule = (
+        f"{fit.law.name} law"
+        if fits.loss is not None
+        else "tuned loss of the landscape: no loss law was given"
+    )
+    notes.line("loss", value, unit="nats/token", rule=rule, source="fit")
     return value
 
 
@@ -53,7 +60,8 @@ def loss_at(law: Any, target: Target, *, size_factor: float = 1.0, tokens_factor
 def loss_gain_per_compute(fit: Fit, target: Target, step: float = 1e-3) -> float:
     """-dL/d ln C along constant tokens a parameter [nats a factor e of compute], by a central difference."""
     ends = [np.exp(sign * step / 2) for sign in (-1, 1)]
-    low, high = (loss_at(fit.law, target, size_factor=end, tokens_factor=end).item() for end in ends)
+    here = target.counted(fit)
+    low, high = (loss_at(fit.law, here, size_factor=end, tokens_factor=end).item() for end in ends)
     return float(low - high) / (2 * step)
 
 
@@ -63,8 +71,10 @@ def extra_tokens(fit: Fit, target: Target, excess: float) -> float | None:
     Solves L(N, D (1 + x)) = L(N, D) - excess by bisection on log(1 + x), up to a thousandfold of tokens.
     """
 
+    here = target.counted(fit)
+
     def loss(log_factor: float) -> float:
-        return loss_at(fit.law, target, tokens_factor=np.exp(log_factor)).item()
+        return loss_at(fit.law, here, tokens_factor=np.exp(log_factor)).item()
 
     wanted, low, high = loss(0.0) - excess, 0.0, np.log(1e3)
     if loss(high) > wanted:

@@ -113,10 +113,10 @@ def _plan(
     """`at_sequences` is the batch at which the devices' speed counts for the length, where that depends on it."""
     notes, setup = Notes(), fitted.setup()
     target = resolve(wish, fitted.loss, speed, notes, at_sequences)
-    check_setup(fitted.setups(), {"optimizer": wish.optimizer}, target, notes)
+    check_setup(fitted.setups(), {"optimizer": wish.optimizer, **wish.recipe}, target, notes)
     check_batch_unit(fitted.all, notes)
 
-    loss = predict_loss(fitted.loss, target, notes)
+    loss = predict_loss(fitted, target, notes)
     known = gather(target, fitted, loss, options.setting, optimizer, options.budget, notes)
     pace = pace_on(speed, target)
     beta2 = expected_beta2(optimizer, setup, options.setting)
@@ -146,7 +146,7 @@ def _plan(
         target=_target_part(target),
         allocation=[AllocationPart(**asdict(row)) for row in target.allocations],
         batch=batch_part(found, sequences, stages, known, rows),
-        learning_rate=rate_part(peak, schedule, known, rate_groups(setup, target, notes)),
+        learning_rate=rate_part(peak, schedule, known, batch_tokens, rate_groups(setup, target, notes)),
         optimizer=settings,
         loss=as_interval(loss),
         memory=MemoryPart.model_validate(layout.part),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.plan.notes import Notes
 from scalecli.plan.target import Target
@@ -18,8 +19,14 @@ def check_setup(
 ) -> None:
     """Warn where fits disagree with one another, with the wish, or with the target's sequence length.
 
-    `setups` is the recipe that each fit's runs held fixed, by the fit's law.
+    `setups` is the recipe that each fit's runs held fixed, by the fit's law. Raises `PlanError` for a wish about what
+    is not compared.
     """
+    if unknown := sorted(set(wished) - set(COMPARED)):
+        raise PlanError(
+            f"{', '.join(unknown)} of the target is not compared with the runs",
+            hint=f"--recipe takes {', '.join(COMPARED)}",
+        )
     for name in COMPARED:
         said = {law: setup[name] for law, setup in setups.items() if setup.get(name) is not None}
         if wished.get(name) is not None:

@@ -11,6 +11,7 @@ from scalecli.fitters.fit import Fit
 from scalecli.fitters.fit import Interval as FitInterval
 from scalecli.fitters.laws import law_named
 from scalecli.plan.allocation import Allocator, Found
+from scalecli.plan.fits import count_of
 from scalecli.plan.notes import Notes
 from scalecli.plan.speed import Speed
 from scalecli.plan.spending import Spending
@@ -32,6 +33,12 @@ def loss_law(fit: Fit | None, experts: Sequence[int], notes: Notes) -> LossLaw:
     """The fit's law; a published one, with a warning, without a fit or where a fit says nothing of experts."""
     asked_of_experts = tuple(experts) != (1,)
     if fit is not None and (not asked_of_experts or "num_experts" in fit.law.inputs):
+        if count_of(fit) != "params":
+            notes.warn(
+                "W-PARAMS-COUNT",
+                f"the runs of {fit.law.name} count {count_of(fit)}: size and length for a budget take it for all "
+                "parameters",
+            )
         return LossLaw(fit.law, fit, "fit")
     record = published_law(SPARSE if asked_of_experts else DENSE)
     reason = "no loss law was given" if fit is None else f"the law {fit.law.name} says nothing of experts"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from scalecli.data.catalogue import Workload
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.plan.allocation import Allocation, tokens_of
+from scalecli.plan.fits import count_of
 from scalecli.plan.notes import Notes
 from scalecli.plan.sizing import best_size, loss_law
 from scalecli.plan.speed import Speed
@@ -61,6 +63,8 @@ class Wish:
     """Whether they average in fragments, while they train."""
     workload: Workload = "language"
     """What is trained: published rules are those for it."""
+    recipe: Mapping[str, str] = field(default_factory=dict)
+    """How the target will be trained, for comparison with the runs: tokenizer, schedule, loss_kind, ..."""
 
     @property
     def spending(self) -> Spending | None:
@@ -109,6 +113,10 @@ class Target:
     def exact_flops(self) -> float:
         """FLOPs with attention (causal) and head: what time is reckoned with."""
         return self.tokens * training_flops_per_token(self.shape, self.sequence_length)
+
+    def counted(self, fit: Fit) -> Target:
+        """The target as this fit is to be asked: with `params` in the count that its runs have."""
+        return replace(self, params=self.columns()[count_of(fit)])
 
     def columns(self) -> dict[str, float]:
         """The target as law inputs."""

@@ -334,3 +334,32 @@ def test_columns_that_follow_from_others_can_be_added_later(tmp_path):
     assert richer.columns(["flops"])["flops"].tolist() == [6.0 * 1000 * 5000]
     assert [note.code for note in richer.notes] == ["W-DERIVED"]
     assert "flops" not in runs.frame.columns
+
+
+def test_diverged_rows_are_kept_aside_in_our_names_and_units(tmp_path):
+    path = table(
+        tmp_path,
+        "N,tokens,batch_sequences,sequence_length,loss,status,optimizer\n"
+        "1,10,4,128,3.0,ok,adamw\n2,20,8,128,nan,diverged,adamw\n3,30,8,128,,failed,adamw\n"
+        "4,40,8,128,inf,diverged,sgd\n",
+    )
+    names = ("params", "tokens", "batch_tokens", "loss")
+    options = {"map": {"params": "N"}, "unit": {"params": 1e6}, "where": "optimizer == 'adamw'"}
+    runs = read_runs(path, require=names, **options)
+    assert len(runs) == 1
+    assert runs.diverged["params"].tolist() == [2e6]
+    assert runs.diverged["batch_tokens"].tolist() == [1024]
+    assert runs.with_derived(["steps"]).diverged["steps"].tolist() == [20 / 1024]
+    assert read_runs(table(tmp_path, "params,loss\n1,2\n")).diverged is None
+
+
+@pytest.mark.parametrize("count", ["params_non_embedding", "params_active"])
+def test_another_count_stands_in_for_params_and_is_remembered(tmp_path, count):
+    path = table(tmp_path, f"{count},tokens,loss\n5e6,1e8,3\n")
+    runs = read_runs(path, require=REQUIRED)
+    assert runs.columns(["params"])["params"].tolist() == [5e6]
+    assert (runs.params_kind, runs.notes[0].code) == (count, "W-DERIVED")
+    assert read_runs(path, map={"params": count}, require=REQUIRED).params_kind == count
+    assert read_runs(path).with_derived(["params"]).params_kind == count
+    total = table(tmp_path, f"params,{count},tokens,loss\n6e6,5e6,1e8,3\n")
+    assert read_runs(total, require=REQUIRED).params_kind is None

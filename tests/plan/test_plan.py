@@ -160,6 +160,16 @@ def test_the_landscape_decides_and_its_truth_is_inside(fits: dict[str, Fit], lan
     assert plan.presets
 
 
+@pytest.mark.parametrize("tokens", [2e5, 8e6])
+def test_the_flat_range_of_the_rate_is_that_of_the_batch_that_is_run(
+    fits: dict[str, Fit], tokens: float
+) -> None:
+    rate = planned(fits["landscape"], fits["loss"], batch=BatchWish(tokens=tokens)).learning_rate
+    assert rate.peak is not None
+    assert rate.flat_range is not None
+    assert rate.flat_range[0] < rate.peak.value < rate.flat_range[1]
+
+
 def test_wider_fits_make_a_wider_plan(
     fits: dict[str, Fit], landscape: Any, loss_law: Any, make_fit: Any
 ) -> None:
@@ -206,10 +216,40 @@ def _run_is_a_row(plan: Plan) -> None:
     assert steps[run] == plan.batch.steps
 
 
-def test_a_landscape_alone_knows_what_tokens_are_worth(fits: dict[str, Fit]) -> None:
+def test_a_fit_is_asked_in_the_count_of_parameters_that_its_runs_have(landscape: Any, make_fit: Any) -> None:
+    counted = make_fit(landscape, 0.02, setup={"params_kind": "params_non_embedding"})
+    plan = planned(counted)
+    assert plan.learning_rate.peak is not None
+    run = plan.batch.sequences * plan.batch.sequence_length  # type: ignore[operator]
+    size = plan.target.params_non_embedding
+    assert size < 0.9 * plan.target.params
+    truth = float(landscape.optimal_learning_rate_at(size, 2e10, run))
+    assert plan.learning_rate.peak.value == pytest.approx(truth)
+    assert plan.loss is not None
+    assert plan.loss.value == pytest.approx(float(landscape.tuned_loss(size, 2e10)))
+
+
+def test_a_budget_buys_a_size_with_an_interval_and_says_what_it_counts(loss_law: Any, make_fit: Any) -> None:
+    wish = Wish(flops=1e20)
+    plan = planned(make_fit(loss_law, 0.01), wish=wish)
+    (size,) = [line for line in plan.lines if line.name == "params"]
+    assert size.low is not None
+    assert size.high is not None
+    assert isinstance(size.value, float)
+    assert size.low < size.value < size.high
+    assert "W-PARAMS-COUNT" not in codes(plan)
+    counted = make_fit(loss_law, 0.01, setup={"params_kind": "params_non_embedding"})
+    assert "W-PARAMS-COUNT" in codes(planned(counted, wish=wish))
+
+
+def test_a_landscape_alone_knows_the_loss_and_what_tokens_are_worth(
+    fits: dict[str, Fit], landscape: Any
+) -> None:
     alone, both = (planned(*given, goal="max-extra-tokens=5%") for given in
                    ([fits["landscape"]], [fits["landscape"], fits["loss"]]))  # fmt: skip
-    assert alone.loss is None
+    assert alone.loss is not None
+    assert alone.loss.value == pytest.approx(float(landscape.tuned_loss(1e9, 2e10)))
+    assert "W-NO-LOSS-FIT" not in codes(alone)
     assert alone.batch.tokens is not None
     assert both.batch.tokens is not None
     assert alone.batch.tokens.value == pytest.approx(both.batch.tokens.value)  # one truth in both

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
 from scalecli.plan.document import Plan
 from scalecli.plan.plan import PlanOptions, make_plan
@@ -36,6 +37,20 @@ def test_another_optimizer_than_that_of_the_runs(make_fit: Maker, landscape: Any
     fit = make_fit(landscape, 0.01, setup=RECIPE)
     assert "W-SETUP-MISMATCH" in codes(planned(fit, optimizer="muon"))
     assert "W-SETUP-MISMATCH" not in codes(planned(fit, optimizer="adamw"))
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "schedule", "loss_kind", "optimizer"])
+def test_a_target_that_is_trained_otherwise(name: str, make_fit: Maker, landscape: Any) -> None:
+    fit = make_fit(landscape, 0.01, setup=RECIPE)
+    other = planned(fit, recipe={name: "other"})
+    (warning,) = [w for w in other.warnings if w.code == "W-SETUP-MISMATCH"]
+    assert f"{name} differs (landscape-two-stage: {RECIPE[name]}, the target: other)" in warning.message
+    assert "W-SETUP-MISMATCH" not in codes(planned(fit, recipe={name: RECIPE[name]}))
+
+
+def test_a_recipe_that_is_not_compared_is_refused() -> None:
+    with pytest.raises(PlanError, match="colour"):
+        planned(recipe={"colour": "blue"})
 
 
 def test_another_sequence_length(make_fit: Maker, landscape: Any) -> None:

@@ -13,12 +13,19 @@ from scalecli.data.tables import RunTable
 from scalecli.errors import DataError
 from scalecli.fitters.critical.report import critical_batches
 from scalecli.fitters.critical.steps import StepsToTarget, steps_to_targets
+from scalecli.fitters.fit import Fit
 
 SOURCE = "shah2025"
 
 
 def critical_batches_by(
-    table: RunTable, by: str, *, reference: str | None = None, interval: float = 0.9, seed: int = 0
+    table: RunTable,
+    by: str,
+    *,
+    reference: str | None = None,
+    noise: Fit | None = None,
+    interval: float = 0.9,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The document of `scalecli critical-batch --by`; the reference is the first recipe unless one is named.
 
@@ -41,7 +48,7 @@ def critical_batches_by(
         "reference": against,
         "interval": interval,
         "recipes": [
-            {"recipe": name, **critical_batches(each, interval=interval, seed=seed)}
+            {"recipe": name, **critical_batches(each, noise=noise, interval=interval, seed=seed)}
             for name, each in tables.items()
         ],
         "ratios": [
@@ -56,11 +63,12 @@ def critical_batches_by(
 
 def _ratios(reference: Sequence[StepsToTarget], other: Sequence[StepsToTarget]) -> Iterator[dict[str, float]]:
     """At each target and batch that both reached: tokens of the reference over those of the other."""
-    theirs = {each.target: each for each in other}
+    theirs = {(each.params, each.target): each for each in other}
     for ours in reference:
-        if ours.target not in theirs:
+        found = theirs.get((ours.params, ours.target))
+        if found is None:
             continue
-        steps = dict(zip(theirs[ours.target].batch_tokens, theirs[ours.target].steps, strict=True))
+        steps = dict(zip(found.batch_tokens, found.steps, strict=True))
         for batch, needed in zip(ours.batch_tokens, ours.steps, strict=True):
             if batch in steps:
                 yield {

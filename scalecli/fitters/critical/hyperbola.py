@@ -30,12 +30,14 @@ OVERHEAD_SHARE = 0.2
 class CriticalAt:
     """What steps over batches say at one target. Batches and E_min in tokens; None where nothing is identified.
 
-    `reason` says why not. `overhead_tokens` counts from the smallest batch that was tried.
+    `reason` says why not, `params` is the size of the model where it is known. `overhead_tokens` counts from the
+    smallest batch that was tried.
     """
 
     target: float
     batches: int
     reason: str | None
+    params: float | None = None
     S_min: Interval | None = None
     E_min: Interval | None = None
     B_crit: Interval | None = None
@@ -77,6 +79,7 @@ def critical_at(
     batch = measured.batch_tokens
     known: dict[str, Any] = {
         "target": measured.target,
+        "params": measured.params,
         "batches": len(batch),
         "argmin_samples_tokens": fewest_samples(batch, measured.steps),
     }

@@ -36,9 +36,11 @@ class Posterior:
 
 def hyperbola_posterior(batch_tokens: Array, steps: Array, draws: int, rng: np.random.Generator) -> Posterior:
     """From steps over batches, both of shape (batches,). Raises `TooFewRuns` under three different batches."""
-    if len(np.unique(batch_tokens)) < FEWEST:
+    different = len(np.unique(batch_tokens))
+    if different < FEWEST:
         raise TooFewRuns(
-            f"{len(np.unique(batch_tokens))} batch sizes reach the target; a critical one needs {FEWEST} at least",
+            f"only {different} batch size{'s reach' if different > 1 else ' reaches'} the target; a critical one needs "
+            f"{FEWEST} at least",
             hint="add batch sizes, a factor of two apart",
         )
     ends = np.log([batch_tokens.min() / MARGIN, batch_tokens.max() * MARGIN])

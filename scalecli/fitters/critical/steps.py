@@ -10,7 +10,7 @@ import numpy as np
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError
 from scalecli.fitters.identify import Notice
-from scalecli.fitters.law import Array
+from scalecli.fitters.law import Array, Columns
 
 HORIZON_FREE = ("constant", "cooldown")
 """Schedules whose readings depend on no horizon: a constant rate, and cooldowns that branch off it.
@@ -25,38 +25,41 @@ class StepsToTarget:
     """Fewest steps to the loss `target` [nats/token] at each batch [tokens], arrays of shape (batches,).
 
     `unbracketed` are the batches whose best rate is the lowest or highest that was tried; None where the table has
-    one rate for each batch, so that nothing is known.
+    one rate for each batch, so that nothing is known. `params` is the size of the model where the table says it, and
+    `seeded` whether some batch and rate was trained more than once.
     """
 
     target: float
     batch_tokens: Array
     steps: Array
     unbracketed: tuple[float, ...] | None
+    params: float | None = None
+    seeded: bool = False
 
 
 def steps_to_targets(table: RunTable) -> tuple[list[StepsToTarget], list[Notice]]:
-    """One entry for each target, the highest loss first. Needs batch_tokens, steps, loss (the target).
+    """One entry for each size and target, the smallest and the highest loss first. Needs batch_tokens, steps, loss (the
+    target); models of several sizes are told apart by params.
 
     Rows that share target, batch and learning rate are seeds and are averaged. Raises `DataError` for schedules that
     decay to a fixed horizon, and for targets that are no targets (every row its own loss).
     """
     notices = _check_schedule(table)
-    columns = table.columns(["batch_tokens", "steps", "loss"])
-    rates = table.columns(["learning_rate"])["learning_rate"] if "learning_rate" in table.frame else None
-    targets, label = np.unique(columns["loss"], return_inverse=True)
-    if len(targets) > 1 and len(targets) == len(label):
+    optional = [name for name in ("params", "learning_rate") if name in table.frame]
+    columns = table.columns(["batch_tokens", "steps", "loss", *optional])
+    loss = columns["loss"]
+    if 1 < len(loss) == len(np.unique(loss)):
         raise DataError(
-            f"all {len(label)} rows have a loss of their own: steps to a target need rows that share their target",
+            f"all {len(loss)} rows have a loss of their own: steps to a target need rows that share their target",
             hint="scalecli probe critical-batch writes such a table",
         )
-    found = []
-    for index in np.argsort(-targets):
-        rows = label == index
-        rate = None if rates is None else rates[rows]
-        found.append(
-            _fewest(float(targets[index]), columns["batch_tokens"][rows], columns["steps"][rows], rate)
-        )
-    return found, notices + _rate_notices(found)
+    sizes = columns.get("params", np.zeros(len(loss)))
+    found = [
+        _fewest({name: column[(sizes == size) & (loss == target)] for name, column in columns.items()})
+        for size in np.unique(sizes)
+        for target in np.unique(loss[sizes == size])[::-1]
+    ]
+    return found, notices + _rate_notices(found) + _seed_notices(found)
 
 
 def _check_schedule(table: RunTable) -> list[Notice]:
@@ -73,14 +76,21 @@ def _check_schedule(table: RunTable) -> list[Notice]:
     return []
 
 
-def _fewest(target: float, batch: Array, steps: Array, rate: Array | None) -> StepsToTarget:
+def _fewest(columns: Columns) -> StepsToTarget:
+    """From the rows of one size and target."""
+    batch, steps = columns["batch_tokens"], columns["steps"]
+    rate = columns.get("learning_rate", np.ones(len(batch)))
     batches = np.unique(batch)
-    rate = np.ones(len(batch)) if rate is None else rate
     tuned = [_best_rate(steps[batch == each], rate[batch == each]) for each in batches]
     known = any(count > 1 for _, _, count in tuned)
     edge = tuple(float(each) for each, (_, inside, _) in zip(batches, tuned, strict=True) if not inside)
     return StepsToTarget(
-        target, batches, np.array([fewest for fewest, _, _ in tuned]), edge if known else None
+        target=float(columns["loss"][0]),
+        batch_tokens=batches,
+        steps=np.array([fewest for fewest, _, _ in tuned]),
+        unbracketed=edge if known else None,
+        params=float(columns["params"][0]) if "params" in columns else None,
+        seeded=len(batch) > sum(count for _, _, count in tuned),
     )
 
 
@@ -105,3 +115,10 @@ def _rate_notices(found: Sequence[StepsToTarget]) -> list[Notice]:
     listed = ", ".join(f"{batch:g}" for batch in edges)
     message = f"at batches of {listed} tokens the best learning rate is the lowest or highest tried: add rates there"
     return [Notice("W-RATE-EDGE", message)]
+
+
+def _seed_notices(found: Sequence[StepsToTarget]) -> list[Notice]:
+    if any(each.seeded for each in found):
+        return []
+    message = "one run for each batch and rate: the scatter about the curve alone tells the noise of seeds"
+    return [Notice("W-ONE-SEED", message)]

@@ -11,6 +11,7 @@ from scalecli.errors import DataError
 from scalecli.fitters.compare.curve import FLOPS_PER_PARAM_TOKEN
 from scalecli.fitters.domain import SIZES
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.landscape.tuned import KNOBS, has_optimum
 from scalecli.fitters.law import Array
 from scalecli.fitters.problem import Indices, Mask
 
@@ -66,7 +67,7 @@ def candidates_for(fit: Fit, most_flops: float) -> Candidates:
 
     Raises `DataError` when the law's inputs do not say what a run costs, or the budget is below any setting.
     """
-    tuned = ("batch_tokens", "learning_rate") if _tunable(fit) else ()
+    tuned = KNOBS if has_optimum(fit.law) else ()
     spread = [name for name in fit.law.inputs if name not in ("flops", *tuned)]
     axes = [np.geomspace(*_reach(fit, name), LEVELS.get(len(spread), 5)) for name in spread]
     grid = np.array(list(product(*axes))).T
@@ -89,12 +90,12 @@ def settings_at(fit: Fit, columns: dict[str, Array]) -> Candidates:
         columns = columns | {"flops": flops}
     count = runs_of_a_setting(fit)
     whole = {name: np.repeat(column[:, None], count, axis=1) for name, column in columns.items()}
-    return Candidates(whole | (_around(fit, columns) if _tunable(fit) else {}), flops * count)
+    return Candidates(whole | (_around(fit, columns) if has_optimum(fit.law) else {}), flops * count)
 
 
 def runs_of_a_setting(fit: Fit) -> int:
     """How many runs a setting has: one, or a landscape's grid."""
-    return (len(AROUND) ** (2 if _varied_batch(fit) else 1)) if _tunable(fit) else 1
+    return (len(AROUND) ** (2 if _varied_batch(fit) else 1)) if has_optimum(fit.law) else 1
 
 
 def _around(fit: Fit, columns: dict[str, Array]) -> dict[str, Array]:
@@ -110,10 +111,6 @@ def _around(fit: Fit, columns: dict[str, Array]) -> dict[str, Array]:
         "learning_rate": fit.law.optimal_learning_rate(*place)[:, None] * rates.ravel(),
         "batch_tokens": batch[:, None] * batches.ravel(),
     }
-
-
-def _tunable(fit: Fit) -> bool:
-    return hasattr(fit.law, "optimal_learning_rate")
 
 
 def _varied_batch(fit: Fit) -> bool:

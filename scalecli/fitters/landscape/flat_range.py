@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from scalecli.fitters.law import Array
 
+FLAT = 1e-3
+"""Within this share of the loss two settings count as equally good: seeds of one run differ by about as much."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlatRange:

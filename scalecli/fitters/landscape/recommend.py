@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
-from scalecli.errors import NoOptimum, NotIdentified
+from scalecli.errors import NotIdentified
+from scalecli.fitters.landscape.edges import no_optimum, one_sided
 from scalecli.fitters.landscape.grid import Grid, Optimum
 from scalecli.fitters.landscape.holdout import Split, splits
 from scalecli.fitters.landscape.joint import (
@@ -30,8 +32,12 @@ VARIANTS = tuple(
 )
 """Basin parameters held at zero; the first is the default."""
 
-DECISIVE = 0.5
-"""A variant replaces the default where its score is below this fraction of it: smaller differences are noise."""
+DECISIVE, MATERIAL = 0.5, 3e-4
+"""A variant replaces the default where its score is below this fraction of it, and by more than so many nats a token
+(0.01 % of a loss of 3): smaller differences are noise."""
+
+REMEMBERED = 4
+"""Grids whose fit is kept."""
 
 LEAST_SHARE = 1e-3
 """A beta distribution needs both shares to be positive."""
@@ -44,8 +50,9 @@ def choose_recipe(settings: Settings) -> Recipe:
     parts = splits(settings)
     if not parts:
         return default
-    scores = np.sum([_scores(recipes, part) for part in parts], axis=0)
-    return recipes[int(np.argmin(scores))] if scores.min() < DECISIVE * scores[0] else default
+    scores = np.mean([_scores(recipes, part) for part in parts], axis=0)
+    decided = scores.min() < min(DECISIVE * scores[0], scores[0] - MATERIAL)
+    return recipes[int(np.argmin(scores))] if decided else default
 
 
 def _scores(recipes: list[Recipe], part: Split) -> list[float]:
@@ -96,8 +103,12 @@ def _parameters(drawn: JointFit, optimum: Optimum, settings: Settings, weights: 
     return np.concatenate([_tuned_loss(drawn, settings, weights), rate, batch, shape], axis=1)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def fit_point(settings: Settings) -> JointFit:
-    """Both forms by the best recipe; without the batch where its optimum lies outside every setting's batches."""
+    """Both forms by the best recipe; without the batch where its optimum lies outside every setting's batches.
+
+    Remembered, for the point estimate, its draws and the checks of a fit all start from it.
+    """
     recipe = choose_recipe(settings)
     fitted = fit_joint(settings, recipe)
     if evidence(settings, fitted) < 1:
@@ -111,12 +122,8 @@ def fit_point(settings: Settings) -> JointFit:
         recipe = replace(recipe, batch=False)
         fitted = fit_joint(settings, recipe)
         rate_inside, _ = inside_grid(fitted.optimum(), fitted.grid, settings)
-    if not rate_inside.any():
-        raise NoOptimum(
-            f"in none of the {settings.count} (params, tokens) settings the best learning rate lies inside "
-            "what was tried",
-            hint="add learning rates beyond the best run of each setting: scalecli design",
-        )
+    if one_sided(settings) or not rate_inside.any():
+        raise no_optimum(settings)
     return fitted
 
 

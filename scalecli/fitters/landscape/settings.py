@@ -1,8 +1,8 @@
-"""The rows of a batch and learning-rate grid by setting: same params, and same tokens but for rounding."""
+"""The rows of a batch and learning-rate grid by setting: one model on one number of tokens, but for rounding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,19 @@ WINDOW = 0.15
 SOFTNESS = 0.02
 """Distance above the best at which a row's weight has fallen to 1/e [nats/token]."""
 
+VARIANT = "variant"
+"""Optional column: numbers what else tells settings apart, such as experts or a dataset."""
+
 ROUNDING = 0.05
 """Whole steps of a large batch round the tokens of one setting by up to this fraction."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """A grid in logs. `label` (rows,): the row's setting; `log_params`, `log_tokens`, `best`: (settings,)."""
+    """A grid in logs. `label` (rows,): the row's setting; `log_params`, `log_tokens`, `best`: (settings,).
+
+    Grids of equal runs are equal, so that what was fitted to one can be remembered.
+    """
 
     label: NDArray[np.intp]
     log_params: Array
@@ -31,6 +37,16 @@ class Settings:
     log_rate: Array
     loss: Array
     best: Array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @property
+    def _content(self) -> tuple[bytes, ...]:
+        return tuple(getattr(self, field.name).tobytes() for field in fields(self))
 
     @property
     def count(self) -> int:
@@ -89,13 +105,14 @@ _SWEEP = "scalecli probe sweep with several --learning-rate and --batch-tokens a
 
 
 def label_settings(x: Columns) -> NDArray[np.intp]:
-    """Setting numbers (rows,), ordered by params, then tokens."""
+    """Setting numbers (rows,), ordered by params, then variant, then tokens."""
     log_params, log_tokens = np.log(x["params"]), np.log(x["tokens"])
-    order = np.lexsort((log_tokens, np.round(log_params, 9)))
-    new_size = np.abs(np.diff(log_params[order])) > 1e-9
+    variant = x.get(VARIANT, np.zeros(log_params.size))
+    order = np.lexsort((log_tokens, variant, np.round(log_params, 9)))
+    new_model = (np.abs(np.diff(log_params[order])) > 1e-9) | (np.diff(variant[order]) != 0)
     new_length = np.diff(log_tokens[order]) > np.log1p(ROUNDING)
     label = np.empty(order.size, dtype=np.intp)
-    label[order] = np.concatenate([[0], np.cumsum(new_size | new_length)])
+    label[order] = np.concatenate([[0], np.cumsum(new_model | new_length)])
     return label
 
 

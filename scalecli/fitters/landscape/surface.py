@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalecli.fitters.landscape.regression import fit_linear
-from scalecli.fitters.landscape.settings import Settings
+from scalecli.fitters.landscape.settings import SOFTNESS, Settings
 from scalecli.fitters.landscape.vertex import levels
 from scalecli.fitters.law import Array
 
@@ -17,13 +18,20 @@ MESH = 41
 DEGREE = 3
 """Cubic: a quadratic's minimum is off where a basin is steeper on one side, and then favours symmetric fits."""
 
+NEAR_BEST = 3
+"""A surface is trusted near runs whose weight has fallen by no more than so many factors of e."""
+
 ROWS_PER_TERM = 2
 """Fewer runs near the best than this give no judgement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Polynomial in log rate and log batch around a setting's best, over the box of the runs that made it."""
+    """Polynomial in log rate and log batch around a setting's best, over the box of the runs that made it.
+
+    `lowest` is its least value within a grid step of a run near the best: elsewhere in the box, where runs have little
+    weight or there are none, it may be anything.
+    """
 
     powers: list[tuple[int, int]]
     coefficients: Array
@@ -32,7 +40,7 @@ class Surface:
     lowest: float
 
     def excess(self, log_rate: Array, log_batch: Array) -> Array:
-        """Nats above the lowest point of the box; beyond the box, infinite."""
+        """Nats above the lowest point near the runs; beyond the box, infinite."""
         where = np.stack([log_rate, log_batch])
         inside = ((where >= self.low[:, None]) & (where <= self.high[:, None])).all(axis=0)
         loss = _design(where, self.powers, self.low, self.high) @ self.coefficients
@@ -57,8 +65,21 @@ def fit_surface(setting: Settings) -> Surface | None:
     design = _design(axes, powers, low, high)
     coefficients = fit_linear(design, near.loss, weights[None, weights > 0])[0]
     mesh = np.stack([axis.ravel() for axis in np.meshgrid(*np.linspace(low, high, MESH).T)])
+    best = near.height <= NEAR_BEST * SOFTNESS
+    mesh = mesh[:, _within_a_step(mesh, axes[:, best], _steps(axes, varied))]
     lowest = float((_design(mesh, powers, low, high) @ coefficients).min())
     return Surface(powers, coefficients, low, high, lowest)
+
+
+def _steps(axes: Array, varied: list[int]) -> Array:
+    """Mean distance between neighbouring levels of each axis, (2,)."""
+    return np.asarray(np.ptp(axes, axis=1) / np.maximum(np.array(varied) - 1, 1))
+
+
+def _within_a_step(points: Array, runs: Array, steps: Array) -> NDArray[np.bool_]:
+    """Which points (2, points) have a run (2, runs) no further than `steps` in both axes."""
+    apart = np.abs(points[:, :, None] - runs[:, None, :]) <= steps[:, None, None] + 1e-9
+    return np.asarray((apart[0] & apart[1]).any(axis=1))
 
 
 def _design(where: Array, powers: list[tuple[int, int]], low: Array, high: Array) -> Array:

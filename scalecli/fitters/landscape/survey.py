@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from scalecli.fitters.identify import TIED_CORRELATION, Notice
+from scalecli.fitters.landscape.edges import OUTERMOST, missing_side
 from scalecli.fitters.landscape.settings import Settings, group_settings, label_settings
 from scalecli.fitters.landscape.vertex import Vertices, find_vertices, levels
 from scalecli.fitters.law import Array, Columns
@@ -30,7 +31,7 @@ class SettingReport:
 
     `learning_rate`, `batch_tokens` and `loss` are the vertex, None where the runs show none. `missing` maps
     an axis to the side ("below", "above") on which runs are missing: the best run is the outermost there,
-    and nothing diverged beyond it.
+    and nothing diverged beyond it; or all diverged.
     """
 
     params: float
@@ -41,6 +42,10 @@ class SettingReport:
     batch_tokens: float | None
     loss: float | None
     missing: dict[str, str]
+
+    @property
+    def all_diverged(self) -> bool:
+        return self.diverged == self.runs
 
 
 def survey(x: Columns, y: Array) -> list[SettingReport]:
@@ -63,7 +68,7 @@ def survey(x: Columns, y: Array) -> list[SettingReport]:
                 learning_rate=rate,
                 batch_tokens=batch,
                 loss=loss,
-                missing={axis: side for axis in AXES if (side := _missing_side(x[axis][rows], y[rows]))},
+                missing=_missing({axis: x[axis][rows] for axis in AXES}, y[rows]),
             )
         )
     return reports
@@ -79,14 +84,10 @@ def _vertex(vertices: Vertices, setting: int) -> tuple[float | None, float | Non
     )
 
 
-def _missing_side(tried: Array, loss: Array) -> str:
-    """The side on which the best level of an axis is the outermost, unless runs diverged beyond it."""
-    finished = np.isfinite(loss)
-    value, level = np.unique(np.round(np.log(tried), 6), return_inverse=True)
-    if value.size < 2 or not finished.any():
-        return ""
-    best = level[finished][np.argmin(loss[finished])]
-    return {0: "below", value.size - 1: "above"}.get(int(best), "")
+def _missing(tried: Mapping[str, Array], loss: Array) -> dict[str, str]:
+    if not np.isfinite(loss).any():
+        return {"learning_rate": "below"}
+    return {axis: side for axis, values in tried.items() if (side := missing_side(np.log(values), loss))}
 
 
 def settings_notices(x: Columns, y: Array) -> list[Notice]:
@@ -101,7 +102,7 @@ def settings_notices(x: Columns, y: Array) -> list[Notice]:
 
 
 def _diverged(reports: list[SettingReport]) -> Iterator[Notice]:
-    lost = [report for report in reports if report.diverged == report.runs]
+    lost = [report for report in reports if report.all_diverged]
     if lost:
         yield Notice(
             "W-ALL-DIVERGED",
@@ -113,12 +114,12 @@ def _diverged(reports: list[SettingReport]) -> Iterator[Notice]:
 def _edges(reports: list[SettingReport]) -> Iterator[Notice]:
     for axis, called in AXES.items():
         for side, advice in (("below", "add lower ones"), ("above", "add higher ones, unless those diverge")):
-            edge = [report for report in reports if report.missing.get(axis) == side]
+            edge = [r for r in reports if r.missing.get(axis) == side and not r.all_diverged]
             if edge:
                 yield Notice(
                     f"W-EDGE-{called.replace(' ', '-').upper()}",
                     f"in {len(edge)} of {len(reports)} settings the best run has the "
-                    f"{'lowest' if side == 'below' else 'highest'} {called} tried ({_place(edge[0])}): "
+                    f"{OUTERMOST[side]} {called} tried ({_place(edge[0])}): "
                     f"{advice}",
                 )
 
@@ -162,7 +163,7 @@ def _units(x: Columns) -> Iterator[Notice]:
     gap = float((batch[1:] / batch[:-1]).max()) if batch.size > 1 else 1.0
     if gap > UNIT_GAP or steps > MOST_STEPS:
         yield Notice(
-            "W-BATCH-UNITS",
+            "W-BATCH-UNIT",
             f"batch_tokens runs from {batch.min():g} to {batch.max():g} with a gap of a factor {gap:.0f}, and up to "
             f"{steps:.2g} steps: sequences and tokens may be mixed up (--unit batch_tokens=SEQUENCE_LENGTH "
             "converts a column)",

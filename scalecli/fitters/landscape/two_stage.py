@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scalecli.errors import NoOptimum
+from scalecli.fitters.landscape.edges import no_optimum, one_sided
 from scalecli.fitters.landscape.power import fit_power_law, used_batch
 from scalecli.fitters.landscape.settings import Settings
 from scalecli.fitters.landscape.tuned_loss import fit_tuned_loss
@@ -18,11 +18,8 @@ def two_stage(settings: Settings, weights: Array) -> Array:
     Raises `NoOptimum` when no setting has its minimum inside what was tried; a draw without one is NaN.
     """
     vertices = find_vertices(settings, weights)
-    if np.isnan(vertices.log_rate).all():
-        raise NoOptimum(
-            f"none of the {settings.count} (params, tokens) settings has its best loss inside what was tried",
-            hint="add learning rates (and batches) beyond the best run of each setting: scalecli design",
-        )
+    if one_sided(settings) or np.isnan(vertices.log_rate).all():
+        raise no_optimum(settings)
     share = _setting_weights(settings, weights)
     batch_open = np.isnan(vertices.log_batch).all()
     located = np.isfinite(vertices.log_rate if batch_open else vertices.log_batch)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from scalecli.errors import DataError
+from scalecli.data.tables import RunTable
+from scalecli.errors import DataError, NotIdentified, TooFewRuns
 from scalecli.fitters.fit import Fit, FitOptions, Prediction
+from scalecli.fitters.landscape.judged import Judged, judge
+from scalecli.fitters.landscape.queries import central_batch
+from scalecli.fitters.landscape.runs import read_grid
+from scalecli.fitters.landscape.settings import group_settings
+from scalecli.fitters.landscape.tuned import has_optimum
 from scalecli.fitters.law import Array, Columns, measured_column, with_values
 from scalecli.fitters.runs import estimate_runs, fit_runs
 from scalecli.fitters.validate.split import Split
@@ -23,6 +30,8 @@ class Validated:
     at: Columns
     measured: Array
     prediction: Prediction
+    judged: Sequence[Judged] | None = None
+    """Of a landscape: what it recommends for the held-out settings, and what that costs there."""
 
     @property
     def log_error(self) -> Array:
@@ -58,7 +67,24 @@ class Validated:
             "coverage": self.coverage,
             "interval": found.level,
             "points": [self._point(i, *row) for i, row in enumerate(rows)],
+            "recommendation": self._recommendation(),
             "warnings": [{"code": notice.code, "message": notice.message} for notice in self.fit.warnings],
+        }
+
+    def _recommendation(self) -> dict[str, Any] | None:
+        """Mean and worst excess over the held-out settings, as fractions of the loss."""
+        if not self.judged:
+            return None
+        inside = [each.excess for each in self.judged if np.isfinite(each.excess)]
+        return {
+            "settings": len(self.judged),
+            "outside": len(self.judged) - len(inside),
+            "mean_excess": float(np.mean(inside)) if inside else None,
+            "worst_excess": max(inside, default=None),
+            "points": [
+                asdict(each) | {"excess": each.excess if np.isfinite(each.excess) else None}
+                for each in self.judged
+            ],
         }
 
     def _point(
@@ -86,7 +112,24 @@ def validate_law(
     fit = fit_runs(split.train, law, group=group, options=options)
     prediction = fit.predict(at)
     _require_prediction(law, prediction.value)
-    return Validated(fit, split, at, measured, prediction)
+    judged = _judged(fit, split.heldout) if has_optimum(fit.law) else None
+    return Validated(fit, split, at, measured, prediction, judged)
+
+
+def _judged(fit: Fit, heldout: RunTable) -> Sequence[Judged]:
+    """The landscape's recommendations judged by the held-out runs, as far as these are grids of their own."""
+
+    def ask(params: float, tokens: float) -> tuple[float, float]:
+        batch, rate = central_batch(fit.law, params, tokens), fit.law.optimal_learning_rate(params, tokens)
+        return float(batch), float(rate)
+
+    x, y = read_grid(heldout.with_derived(fit.law.inputs))
+    finished = np.isfinite(y)
+    try:
+        settings = group_settings({name: column[finished] for name, column in x.items()}, y[finished])
+    except (TooFewRuns, NotIdentified):
+        return []
+    return judge(settings, ask)
 
 
 def extrapolation_errors(split: Split, law: type[Any], options: FitOptions) -> Array:

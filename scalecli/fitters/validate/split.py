@@ -87,10 +87,12 @@ def scale_of_runs(table: RunTable) -> tuple[str, Array]:
 
 
 def rows_of(table: RunTable, keep: Mask, reason: str) -> RunTable:
-    """The table with only these rows; the others are a counted drop."""
+    """The table with only these rows; the others are a counted drop. Which of the diverged ones go with them is not
+    known, so that none does.
+    """
     drop = Dropped(reason, int((~keep).sum()))
     frame = table.frame[keep].reset_index(drop=True)
-    return replace(table, frame=frame, lines=table.lines[keep], dropped=(*table.dropped, drop))
+    return replace(table, frame=frame, lines=table.lines[keep], dropped=(*table.dropped, drop), diverged=None)
 
 
 def _axis(table: RunTable, column: str) -> Array:

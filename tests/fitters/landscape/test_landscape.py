@@ -7,11 +7,11 @@ import pytest
 
 from scalecli.errors import NoOptimum, NotIdentified
 from scalecli.fitters.fit import FitOptions, fit_law
-from scalecli.fitters.landscape.compute import excess_compute
 from scalecli.fitters.landscape.exponentials import around
 from scalecli.fitters.landscape.grid import Grid, Optimum
+from scalecli.fitters.landscape.judged import judge
+from scalecli.fitters.landscape.settings import group_settings
 from scalecli.fitters.law import names, values, with_values
-from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.landscape import Landscape
 from scalecli.fitters.laws.landscape_two_stage import LandscapeTwoStage
 from scalecli.fitters.resample import Clusters
@@ -140,6 +140,17 @@ def test_flat_range_ends_where_the_tolerance_is_reached(basin, target):
     assert -low > high, "high rates are the steep side"
 
 
+def test_flat_rates_of_another_batch_lie_about_the_rate_that_is_best_there(basin, target):
+    batch, nats = 4 * basin.optimal_batch_tokens(**target), 1e-3 * basin.tuned_loss(**target)
+    best = basin.optimal_learning_rate_at(**target, batch_tokens=batch)
+    floor = basin.excess_loss(**target, batch_tokens=batch, learning_rate=best)
+    low, high = basin.flat_rates_at(**target, batch_tokens=batch)
+    assert low < best < high
+    for rate in (low, high):
+        excess = basin.excess_loss(**target, batch_tokens=batch, learning_rate=rate)
+        assert excess - floor == pytest.approx(nats)
+
+
 def test_exponentials_have_their_optimum_where_they_say():
     optimum = Optimum(rate=np.array([[0.3, -0.5, 0.2]]), batch=np.array([[-0.2, 0.1, 0.5]]))
     form = around(optimum, np.array([[0.03, -0.01, 0.02]]), reach=0.8, turn=0.4)
@@ -182,15 +193,44 @@ def test_a_fit_resamples_settings_whatever_it_is_told(grid, quadratic):
     assert fit.groups == 9
 
 
-def test_excess_in_compute():
-    law = Chinchilla(E=1.7, A=400.0, B=1000.0, alpha=0.34, beta=0.34)
-    reducible = float(law.predict({"params": np.array([1e9]), "tokens": np.array([2e10])})[0]) - 1.7
-    # reducible loss falls as C^-0.17, so that 1 % of it is worth 1/17 of a log
-    assert excess_compute(0.01 * reducible, law, 1e9, 2e10) == pytest.approx(1 / 17, rel=1e-4)
-
-
 def test_noise_alone_is_no_landscape(grid, basin):
     x, y = grid(basin, **SMALL)
     noise = 3.0 + 0.02 * np.random.default_rng(3).standard_normal(y.size)
     with pytest.raises(NotIdentified, match="more than its noise"):
         fitted(x, noise)
+
+
+def test_a_recommendation_is_judged_by_a_surface_and_fails_outside_what_was_tried(grid, basin):
+    x, y = grid(basin, noise=0.001, sizes=(1e8,), ratios=(20, 80))
+    settings = group_settings(x, y)
+
+    def off(rate: float, batch: float):
+        def ask(params, tokens):
+            best_batch = float(basin.optimal_batch_tokens(params, tokens))
+            return best_batch * batch, float(basin.optimal_learning_rate(params, tokens)) * rate
+
+        return [each.excess for each in judge(settings, ask)]
+
+    assert max(off(1.0, 1.0)) < 5e-4
+    truth = basin.excess(np.log(2.0), np.log(0.5)) / basin.tuned_loss(1e8, 2e9)
+    assert off(2.0, 0.5)[0] == pytest.approx(float(truth), rel=0.15)
+    assert off(1.0, 100.0) == [np.inf, np.inf]
+    assert off(float("nan"), 1.0) == [np.inf, np.inf]
+
+
+def spread_at(x, y, params, tokens):
+    fit = fit_law(Landscape, x, y, options=FitOptions(draws=100, diagnose=False))
+    low, high = np.nanquantile(np.log(fit.bundle().optimal_batch_tokens(params, tokens)), [0.05, 0.95])
+    return high - low
+
+
+def test_along_an_axis_that_was_not_varied_the_optimum_is_open(grid, basin):
+    x, y = grid(basin, noise=0.001, sizes=(1e8,), ratios=(10, 30, 100, 300))
+    here, elsewhere = spread_at(x, y, 1e8, 3e9), spread_at(x, y, 1e10, 3e9)
+    assert here < 0.2
+    assert elsewhere > 1.0, "two decades away, with exponents between -0.7 and 0.7"
+
+
+def test_too_few_settings_for_a_resample_have_their_runs_resampled(grid, basin):
+    spread = [spread_at(*grid(basin, noise=n, sizes=(1e8,), ratios=(20,)), 1e8, 2e9) for n in (0.001, 0.004)]
+    assert 0.005 < 2 * spread[0] < spread[1]

@@ -51,8 +51,8 @@ def test_a_setting_whose_runs_all_diverged_is_named(grid, quadratic):
 def test_sequences_among_tokens_are_noticed(grid, quadratic):
     x, y = grid(quadratic)
     mixed = x | {"batch_tokens": np.where(x["params"] > 2e8, x["batch_tokens"] / 2048, x["batch_tokens"])}
-    assert "W-BATCH-UNITS" in codes(mixed, y)
-    assert "W-BATCH-UNITS" in codes(x | {"batch_tokens": x["batch_tokens"] / 2048}, y)
+    assert "W-BATCH-UNIT" in codes(mixed, y)
+    assert "W-BATCH-UNIT" in codes(x | {"batch_tokens": x["batch_tokens"] / 2048}, y)
 
 
 def test_axes_with_too_few_levels(grid, quadratic):
