@@ -30,9 +30,11 @@ from scalecli.plan.plan import PlanOptions, make_plan
 from scalecli.plan.rules.setting import Setting
 from scalecli.plan.target import Wish
 from scalecli.probes.config import Evaluation, ProbeConfig
+from scalecli.probes.engines.engine import Capacity
+from scalecli.probes.engines.local import LocalEngine
 from scalecli.probes.family import SMALLEST_WIDTH, member, proxy_shape
 from scalecli.probes.ladder import RUNG_RATIO, Cost, Recipe, grid, ladder
-from scalecli.probes.sweep import OnProgress, SweepReport, local_slots, run_sweep
+from scalecli.probes.sweep import OnProgress, SweepReport, run_sweep
 from scalecli.probes.timing import StepTime, measure_step_time
 from scalecli.report.quickstart import draw_quickstart
 
@@ -131,8 +133,7 @@ class Design:
 
     ladder: tuple[ProbeConfig, ...]
     pace: StepTime
-    device: str
-    slots: int
+    capacity: Capacity
 
     @property
     def largest_params(self) -> int:
@@ -152,7 +153,8 @@ class Design:
             stored = json.loads(kept.read_text(encoding="utf-8"))
             if stored.pop("key", None) == key:
                 configs = tuple(ProbeConfig.from_dict(config) for config in stored.pop("ladder"))
-                return cls(ladder=configs, pace=StepTime(**stored.pop("pace")), **stored)
+                pace, capacity = StepTime(**stored["pace"]), Capacity(**stored["capacity"])
+                return cls(ladder=configs, pace=pace, capacity=capacity)
         announce("measuring how fast this machine trains")
         made = cls.measured(settings, corpus)
         write_text(kept, json.dumps({"key": key, **asdict(made)}, indent=1))
@@ -161,8 +163,7 @@ class Design:
     @classmethod
     def measured(cls, settings: Settings, corpus: Corpus) -> Design:
         """The largest ladder within its share of the minutes, by the time of a few steps."""
-        slots = local_slots(settings.device, None, 1)
-        device = slots[0].device
+        capacity = LocalEngine(device=settings.device).capacity()
 
         def of_size(params: float) -> ProbeConfig:
             shape = proxy_shape(params, vocab=corpus.vocab)
@@ -181,17 +182,16 @@ class Design:
             corpus,
             settings.data,
             LADDER_SHARE * 60 * settings.minutes,
-            lambda configs: pace.sweep_seconds(configs, device_type=device, slots=len(slots)),
+            lambda configs: pace.sweep_seconds(configs, capacity),
         )
         return cls(
             ladder=tuple(replace(config, seed=settings.seed) for config in runs),
             pace=pace,
-            device=device,
-            slots=len(slots),
+            capacity=capacity,
         )
 
     def seconds(self, configs: Sequence[ProbeConfig]) -> float:
-        return self.pace.sweep_seconds(configs, device_type=self.device, slots=self.slots)
+        return self.pace.sweep_seconds(configs, self.capacity)
 
     def affordable(self, rivals: Sequence[Rival], clock: Clock) -> list[Rival]:
         """As many as the minutes allow, in their order of importance; the recommended setting always."""
@@ -302,7 +302,7 @@ def _train(
     out: Path, configs: Sequence[ProbeConfig], settings: Settings, on_progress: OnProgress | None
 ) -> SweepReport:
     with Store.open(out / "runs.db") as store:
-        return run_sweep(configs, store, device=settings.device, on_progress=on_progress)
+        return run_sweep(configs, store, LocalEngine(device=settings.device), on_progress=on_progress)
 
 
 def fit_ladder(runs: RunTable, settings: Settings, announce: Announce) -> list[Fit]:

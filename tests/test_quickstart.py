@@ -16,6 +16,7 @@ from scalecli.data.corpus import load_corpus
 from scalecli.data.tables import RunTable, read_runs
 from scalecli.export.schemas import document_schema
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.engines.engine import Capacity
 from scalecli.probes.ladder import grid
 from scalecli.probes.timing import StepTime
 from scalecli.quickstart import RECIPE, Design, Settings, beyond_edges, quickstart
@@ -88,7 +89,7 @@ def write_small_design(folder: Path, settings: Settings) -> list[ProbeConfig]:
         corpus, settings.data, params=[15e3, 26e3, 42e3], tokens_per_param=[0.5, 1, 2], batch_tokens=[256],
         learning_rates=[4e-3, 8e-3, 1.6e-2], recipe=RECIPE,
     )  # fmt: skip
-    design = Design(ladder=tuple(made), pace=StepTime(1e-3, 1e-10), device="cpu", slots=2)
+    design = Design(ladder=tuple(made), pace=StepTime(1e-3, 1e-10), capacity=Capacity("cpu", 2))
     key = {**asdict(settings), "data_sha256": corpus.sha256}
     (folder / "design.json").write_text(json.dumps({"key": key, **asdict(design)}))
     return made

@@ -496,8 +496,10 @@ class SweepEstimateDocument(_Open):
     runs: int
     flops: float
     saved_flops: float
-    seconds: float
+    seconds: float | None = Field(description="null without such a device here")
     bytes: int
+    device: Literal["cpu", "cuda"]
+    slots: int = Field(description="units at a time")
 
 
 class _Placed(_Open):

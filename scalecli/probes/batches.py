@@ -7,6 +7,7 @@ order.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from torch import Tensor
 from scalecli.errors import DataError
 
 Tokens = npt.NDArray[Any]
-CHUNK_BYTES = 16 * 2**20
-"""Upper size of the batches moved to the device at once: large enough to make moves rare, small beside any
-model.
+CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**26}
+"""Upper size of the batches prepared at once: small where they only have to be cut, and on a GPU large enough to make
+moves rare, beside models that are larger still.
 """
 
 
@@ -33,8 +34,10 @@ class Batches:
         self._batch = batch_sequences
         self._seed = seed
         self._device = device
-        self._steps_in_chunk = max(1, CHUNK_BYTES // (8 * batch_sequences * (sequence_length + 1)))
+        step_bytes = 8 * batch_sequences * (sequence_length + 1)
+        self._steps_in_chunk = max(1, CHUNK_BYTES[device.type] // step_bytes)
         self._chunk: tuple[int, Tensor] | None = None
+        self._order_of = lru_cache(maxsize=2)(self._order)
 
     def at(self, step: int) -> Tensor:
         """The batch of a step, on the device."""
@@ -50,10 +53,12 @@ class Batches:
         positions = np.arange(first, first + self._steps_in_chunk * self._batch)
         epochs, within = np.divmod(positions, count)
         rows = np.concatenate(
-            [self._order(int(epoch))[within[epochs == epoch]] for epoch in np.unique(epochs)]
+            [self._order_of(int(epoch))[within[epochs == epoch]] for epoch in np.unique(epochs)]
         )
         chunk = torch.from_numpy(self._sequences[rows].astype(np.int64))
-        return chunk.to(self._device).view(self._steps_in_chunk, self._batch, -1)
+        if self._device.type == "cuda":  # from pinned memory nobody waits for the move
+            chunk = chunk.pin_memory()
+        return chunk.to(self._device, non_blocking=True).view(self._steps_in_chunk, self._batch, -1)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self._seed, epoch]).permutation(self._sequences.shape[0])

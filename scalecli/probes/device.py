@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from scalecli.errors import ProbeError
+from scalecli.probes.throughput.host_memory import available_bytes
 
 
 def resolve_device(name: str) -> torch.device:
@@ -28,6 +29,13 @@ def resolve_device(name: str) -> torch.device:
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of the device that nobody uses; on a CPU, what the machine could still give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_bytes()
 
 
 def out_of_memory(error: BaseException) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 from scalecli.accounting.memory.estimate import estimate_memory
 from scalecli.accounting.memory.recipe import Recipe as MemoryRecipe
 from scalecli.probes.config import ProbeConfig
+from scalecli.probes.engines.engine import Capacity
 from scalecli.probes.foreign import ForeignShape
-from scalecli.probes.sweep import local_slots
 from scalecli.probes.timing import StepTime
-from scalecli.probes.units import Unit, lengths, plan_units, unit_flops
+from scalecli.probes.units import Unit, lengths, unit_flops
 
 KNOWN_AS: dict[str, Any] = {"sgd": "sgd-momentum"}
 """Optimizers that the closed forms know by another name."""
@@ -23,30 +23,28 @@ class SweepEstimate:
     """What a sweep would take: runs still to train, training FLOPs, time [s], memory of all slots [bytes].
 
     `saved_flops` are those that shared trunks save: one long training branches into all its shorter ones.
+    `seconds` is None where no step could be timed.
     """
 
     runs: int
     skipped: int
     flops: float
     saved_flops: float
-    seconds: float
+    seconds: float | None
     bytes: int
 
 
 def estimate_sweep(
     configs: Iterable[ProbeConfig],
-    step_time: StepTime,
+    step_time: StepTime | None,
+    capacity: Capacity,
     *,
     finished: Collection[str] = (),
-    device: str = "auto",
-    slots: int | None = None,
-    threads: int = 1,
 ) -> SweepEstimate:
     """The dry run: arithmetic on `measure_step_time`'s result, for the runs whose ids are not in `finished`."""
     wanted = {config.run_id: config for config in configs}
     todo = [config for run_id, config in wanted.items() if run_id not in finished]
-    places = local_slots(device, slots, threads)
-    units = plan_units(todo, device_type=places[0].device)
+    units = capacity.units(todo)
     flops = sum(unit_flops(unit) for unit in units)
     largest = max((unit_bytes(unit) for unit in units), default=0)
     return SweepEstimate(
@@ -54,8 +52,8 @@ def estimate_sweep(
         skipped=len(wanted) - len(todo),
         flops=flops,
         saved_flops=sum(config.flops_exact for config in todo) - flops,
-        seconds=step_time.sweep_seconds(todo, device_type=places[0].device, slots=len(places)),
-        bytes=largest * min(len(places), len(units)),
+        seconds=step_time.sweep_seconds(todo, capacity) if step_time else None,
+        bytes=largest * min(capacity.slots, len(units)),
     )
 
 

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.corpus import Corpus
@@ -44,7 +45,7 @@ class Recipe:
     `model` is our decoder when empty, `hf:CONFIG.json` or `package.module:factory`; `aspect` its width over depth;
     `tokenizer` is bytes when empty, `bpe:4096`, a tokenizer.json, or `ids:N` for token files. With a `timescale` above
     0 every run's decay is the one that keeps AdamW's timescale at that share of the run, whatever its batch, rate and
-    length: runs of different length then share no trunk.
+    length: runs of different length then share no trunk. `dtype` auto is float32, or what `on` makes of it.
     """
 
     model: str = ""
@@ -59,7 +60,7 @@ class Recipe:
     warmup_tokens_per_param: float = 1.0
     timescale: float = 0.0
     grad_clip: float = 1.0
-    dtype: Dtype = "float32"
+    dtype: Dtype | Literal["auto"] = "auto"
     parametrization: Parametrization = "standard"
     base_width: int = 64
     qk_norm: bool = False
@@ -75,6 +76,12 @@ class Recipe:
             num_experts=self.num_experts,
             experts_per_token=self.experts_per_token,
         )
+
+    def on(self, device_type: str) -> Recipe:
+        """The recipe in the number format that suits the device, unless one was chosen."""
+        if self.dtype != "auto":
+            return self
+        return replace(self, dtype="bfloat16" if device_type == "cuda" else "float32")
 
     def config(
         self,
@@ -107,7 +114,7 @@ class Recipe:
                 name=self.schedule, warmup_steps=min(warmup, steps // 4), decay_fraction=self.decay_fraction
             ),
             grad_clip=self.grad_clip,
-            dtype=self.dtype,
+            dtype="float32" if self.dtype == "auto" else self.dtype,
             parametrization=self.parametrization,
             base_width=self.base_width,
             evaluation=self.evaluation,

@@ -16,6 +16,8 @@ EXTRAS = {
     "optimizers": ("pytorch_optimizer",),
     "parquet": ("pyarrow",),
     "plot": ("matplotlib", "jinja2"),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
 }
 """Extra -> the modules it brings."""
 

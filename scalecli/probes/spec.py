@@ -14,6 +14,7 @@ from scalecli.data.mixture import mixture_text
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.corpora import corpus_for
+from scalecli.probes.engines.settings import EngineSettings
 from scalecli.probes.ladder import (
     TOKENS_PER_PARAM,
     Cost,
@@ -37,8 +38,8 @@ class SweepSpec:
     `runs` are single runs in place of a grid, as `scalecli design --spec` writes them: params, tokens and, where
     they are not the defaults, batch_tokens and learning_rate. A run listed twice is trained with two seeds.
 
-    The file has these names as keys, counts as numbers or as `"50k"`, and `recipe`, `recipe.optimizer` and
-    `recipe.evaluation` as tables, `runs` as an array of tables.
+    The file has these names as keys, counts as numbers or as `"50k"`, and `recipe`, `recipe.optimizer`,
+    `recipe.evaluation`, `engine` and `engine.slurm` as tables, `runs` as an array of tables.
     """
 
     data: str = "builtin:python"
@@ -50,6 +51,7 @@ class SweepSpec:
     seeds: int = 1
     rungs: int = 3
     recipe: Recipe = field(default_factory=Recipe)
+    engine: EngineSettings = field(default_factory=EngineSettings)
     runs: tuple[tuple[tuple[str, float], ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -179,6 +181,10 @@ def _checked(name: str, usual: Any, value: Any) -> Any:
         return mixture_text(value)
     if name in COUNTS:
         return _counts(name, value)
+    if name == "probes_per_device":
+        return str(value)
+    if isinstance(usual, dict) and isinstance(value, dict):
+        return {**usual, **value}
     kind = type(usual)
     if not isinstance(value, (int, float) if kind is float else kind):
         raise ProbeError(f"{name} should be of type {kind.__name__}, not {value!r}")

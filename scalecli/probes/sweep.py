@@ -6,16 +6,19 @@ the driver or of a probe, the same call goes on where the files say it stopped.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 
 from scalecli.data.store import Store
 from scalecli.probes.columns import config_columns
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.executor import Event, Slot, UnitEnded, UnitStarted, UnitStep, run_units
-from scalecli.probes.units import Unit, plan_units, unit_flops
+from scalecli.probes.engines.engine import Capacity, Engine, UnitEnded, UnitStarted, UnitStep, unfinished
+from scalecli.probes.units import Unit, unit_flops
+
+MOST_LOSSES = 3
+"""How often a unit is tried again after its place was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +58,48 @@ OnProgress = Callable[[SweepProgress], None]
 def run_sweep(
     configs: Iterable[ProbeConfig],
     store: Store,
+    engine: Engine,
     *,
-    device: str = "auto",
-    slots: int | None = None,
-    threads: int = 1,
     timeout: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> SweepReport:
-    """Trains every run that the store has not finished, several at a time, each slot in a process of its own.
+    """Trains every run that the store has not finished, each unit in a process of its own.
 
     Args:
-        slots: how many at a time; by default one a CPU thread, or one a GPU.
         timeout: longest time for one run [s]; a run that takes longer is killed and counts as failed.
 
     A run that fails is in the report with its reason, and the others go on. The caller turns failures into
     `SweepIncomplete` when it wants to. A run that was given up (`Conduct.stop_above`) counts as finished while that
     rule holds, and is trained once it does not.
     """
-    places = local_slots(device, slots, threads)
     wanted = {config.run_id: config for config in configs}
-    recover(store)
-    store.plan({run_id: asdict(config) for run_id, config in wanted.items()})
-    settled = ("stopped",) if any(config.conduct.stop_above for config in wanted.values()) else ()
-    done = store.finished(*settled)
-    todo = [config for run_id, config in wanted.items() if run_id not in done]
-    units = plan_units(todo, device_type=places[0].device)
-    state = _Tally(planned=len(wanted), skipped=len(wanted) - len(todo), units=units, settled=settled)
-    for event in run_units(units, places, store.attempts, timeout=timeout):
-        if isinstance(event, UnitEnded):
-            _take_in(event, store)
-        state.note(event, store)
-        if on_progress:
-            on_progress(state.progress())
-    return state.report(store, todo)
+    capacity = engine.capacity()
+    retries = _Retries(capacity)
+    with engine.session(store.attempts, timeout=timeout) as session:
+        running = list(session.running)
+        outlived = {config.run_id for unit in running for config in unit}
+        recover(store)
+        store.plan({run_id: asdict(config) for run_id, config in wanted.items()})
+        settled = ("stopped",) if any(config.conduct.stop_above for config in wanted.values()) else ()
+        done = store.finished(*settled)
+        todo = {run_id: config for run_id, config in wanted.items() if run_id not in done}
+        units = capacity.units(config for run_id, config in todo.items() if run_id not in outlived)
+        tally = _Tally(planned=len(wanted), todo=todo.keys(), units=[*running, *units], settled=settled)
+        session.submit(units)
+        pending = len(running) + len(units)
+        while pending:
+            event = session.wait()
+            if isinstance(event, UnitEnded):
+                again = retries.of(event)
+                _take_in(event, store, final=not again)
+                tally.end(event, store, final=not again)
+                session.submit(again)
+                pending += len(again) - 1
+            else:
+                tally.note(event)
+            if on_progress:
+                on_progress(tally.progress())
+    return tally.report(store)
 
 
 def recover(store: Store) -> None:
@@ -96,47 +108,46 @@ def recover(store: Store) -> None:
         store.ingest(file)
 
 
-def local_slots(device: str, slots: int | None, threads: int) -> list[Slot]:
-    """The slots of this machine: CPU threads shared out, or GPUs in turn.
+class _Retries:
+    """What to try again of a unit that did not come to its end.
 
-    Raises:
-        ProbeError: the device does not exist.
+    Runs that trained together are tried one by one, so that one bad run cannot take the others with it. A unit whose
+    place was lost is tried again as it was, without what it had finished.
     """
-    if device == "cpu":
-        count = slots or max(1, len(os.sched_getaffinity(0)) // threads)
-        return [Slot(device="cpu", threads=threads)] * count
-    import torch
 
-    from scalecli.probes.device import resolve_device
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+        self._losses: Counter[str] = Counter()
 
-    place = resolve_device(device)
-    if place.type == "cpu":
-        return local_slots("cpu", slots, threads)
-    # Numbers count within what this process may see; children must be told the names it was given.
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
-    gpus = [names[place.index]] if place.index is not None else names
-    return [
-        Slot(device="cuda", threads=threads, visible_device=gpus[slot % len(gpus)])
-        for slot in range(slots or len(gpus))
-    ]
+    def of(self, event: UnitEnded) -> list[Unit]:
+        left = unfinished(event.unit, event.file) if event.reason else []
+        if not left:
+            return []
+        if event.lost:
+            self._losses.update(config.run_id for config in left)
+            tired = max(self._losses[config.run_id] for config in left) > MOST_LOSSES
+            return [] if tired else self._capacity.units(left)
+        return [(config,) for config in left] if len(event.unit) > 1 else []
 
 
-def _take_in(event: UnitEnded, store: Store) -> None:
-    """Stores the unit's results; a run that died alone leaves a row that says how."""
+def _take_in(event: UnitEnded, store: Store, *, final: bool) -> None:
+    """Stores the unit's results; runs that died, and are not tried again, leave a row that says how."""
     if event.file.exists():
         store.ingest(event.file)
-    if event.reason and len(event.unit) == 1 and event.unit[0].run_id not in store.finished():
-        store.put({**config_columns(event.unit[0]), "status": "failed", "status_reason": event.reason})
+    if event.reason and final:
+        for config in unfinished(event.unit, event.file):
+            store.put({**config_columns(config), "status": "failed", "status_reason": event.reason})
 
 
 class _Tally:
-    """Counts for progress and report."""
+    """Counts for progress and report: of the runs to do, whatever else their units hold."""
 
-    def __init__(self, *, planned: int, skipped: int, units: Sequence[Unit], settled: Sequence[str]) -> None:
+    def __init__(
+        self, *, planned: int, todo: Set[str], units: Sequence[Unit], settled: Sequence[str]
+    ) -> None:
         self._planned = planned
+        self._todo = todo
         self._settled = settled
-        self._skipped = skipped
         self._total = sum(unit_flops(unit) for unit in units)
         self._done = 0.0
         self._partial: dict[Unit, float] = {}
@@ -144,27 +155,25 @@ class _Tally:
         self._failed: dict[str, str] = {}
         self._started = time.monotonic()
 
-    def note(self, event: Event, store: Store) -> None:
+    def note(self, event: UnitStarted | UnitStep) -> None:
         match event:
             case UnitStarted(unit):
                 self._partial[unit] = 0.0
             case UnitStep(unit, _, step, _):
                 self._partial[unit] = unit_flops(unit) * min(1.0, step / max(config.steps for config in unit))
-            case UnitEnded(unit, _, reason):
-                self._partial.pop(unit, None)
-                self._end(unit, reason, store)
 
-    def _end(self, unit: Unit, reason: str, store: Store) -> None:
+    def end(self, event: UnitEnded, store: Store, *, final: bool) -> None:
+        """The unit has ended; its runs that are not finished failed, unless they are tried again."""
+        self._partial.pop(event.unit, None)
         finished = store.finished(*self._settled)
-        retried = bool(reason) and len(unit) > 1
-        for config in unit:
-            if config.run_id in finished:
-                self._finished.add(config.run_id)
-                self._failed.pop(config.run_id, None)
-            elif not retried:
-                self._failed[config.run_id] = reason
-        if not retried:
-            self._done += unit_flops(unit)
+        for run_id in self._todo & {config.run_id for config in event.unit}:
+            if run_id in finished:
+                self._finished.add(run_id)
+                self._failed.pop(run_id, None)
+            elif final:
+                self._failed[run_id] = event.reason
+        if final:
+            self._done += unit_flops(event.unit)
 
     def progress(self) -> SweepProgress:
         seconds = time.monotonic() - self._started
@@ -172,7 +181,7 @@ class _Tally:
         return SweepProgress(
             planned=self._planned,
             finished=len(self._finished),
-            skipped=self._skipped,
+            skipped=self._planned - len(self._todo),
             failed=len(self._failed),
             running=len(self._partial),
             fraction=fraction,
@@ -180,7 +189,7 @@ class _Tally:
             eta_seconds=seconds * (1 - fraction) / fraction if fraction else None,
         )
 
-    def report(self, store: Store, todo: Sequence[ProbeConfig]) -> SweepReport:
+    def report(self, store: Store) -> SweepReport:
         reasons = _stored_reasons(store, set(self._failed))
         failed = tuple(
             FailedRun(run_id, reasons.get(run_id) or reason) for run_id, reason in self._failed.items()
@@ -188,7 +197,7 @@ class _Tally:
         return SweepReport(
             planned=self._planned,
             finished=len(self._finished),
-            skipped=self._skipped,
+            skipped=self._planned - len(self._todo),
             failed=failed,
             seconds=time.monotonic() - self._started,
         )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.units import Unit, plan_units, unit_steps
+from scalecli.probes.engines.engine import Capacity
+from scalecli.probes.units import Unit, unit_steps
 
 START_SECONDS = 4.0
 """Time a child needs to import torch and read the corpus, on the slower of the machines it was measured on."""
@@ -41,10 +42,10 @@ class StepTime:
             for config, steps in unit_steps(unit)
         )
 
-    def sweep_seconds(self, configs: Sequence[ProbeConfig], *, device_type: str, slots: int) -> float:
+    def sweep_seconds(self, configs: Sequence[ProbeConfig], capacity: Capacity) -> float:
         """Time of a sweep: the work shared by the slots, but no less than its longest unit."""
-        times = [self.unit_seconds(unit) for unit in plan_units(configs, device_type=device_type)]
-        return START_SECONDS + max(sum(times) / slots, max(times)) if times else 0.0
+        times = [self.unit_seconds(unit) for unit in capacity.units(configs)]
+        return START_SECONDS + max(sum(times) / capacity.slots, max(times)) if times else 0.0
 
 
 def measure_step_time(

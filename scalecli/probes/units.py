@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import ProbeError
@@ -14,10 +15,11 @@ from scalecli.probes.schedule import WITH_TAIL
 Unit = tuple[ProbeConfig, ...]
 """Runs that one process trains as one: they end, and are lost, together."""
 
-STACK_TOKENS = 2048
-"""Batch tokens of all copies up to which stacking was measured to pay on a CPU (docs/benchmarks.md)."""
-STACK_PARAMS = 100_000
-"""Size up to which it pays there: above it arithmetic, not launching, takes the time."""
+STACK_TOKENS = {"cpu": 2048, "cuda": 32_768}
+"""Batch tokens of all copies up to which stacking pays: measured on a CPU (docs/benchmarks.md), on GPUs reasoned from
+what fills one, and not measured."""
+STACK_PARAMS = {"cpu": 100_000, "cuda": 30_000_000}
+"""Size up to which it pays: above it arithmetic, not launching, takes the time."""
 STACK_COPIES = 8
 
 
@@ -44,8 +46,13 @@ def lengths(configs: Sequence[ProbeConfig]) -> list[list[ProbeConfig]]:
     return grid
 
 
-def plan_units(configs: Iterable[ProbeConfig], *, device_type: str) -> list[Unit]:
-    """Every run in exactly one unit, the unit with the most work first (it would otherwise end the sweep alone)."""
+def plan_units(
+    configs: Iterable[ProbeConfig], *, device_type: str, slots: int = 1, devices: int = 1
+) -> list[Unit]:
+    """Every run in exactly one unit, the unit with the most work first (it would otherwise end the sweep alone).
+
+    Stacks are halved while there are fewer units than slots; what needs several `devices` is not stacked.
+    """
     unique = {config.run_id: config for config in configs}
     trunks: dict[str, list[ProbeConfig]] = defaultdict(list)
     for config in unique.values():
@@ -55,12 +62,15 @@ def plan_units(configs: Iterable[ProbeConfig], *, device_type: str) -> list[Unit
     for trunk in trunks.values():
         trunk.sort(key=lambda config: config.steps)
         stacks[tuple(stack_key(config) for config in trunk)].append(trunk)
-    units = [
-        tuple(config for trunk in part for config in trunk)
+    parts = [
+        part
         for alike in stacks.values()
-        for part in _parts(alike, _copies(alike[0][0], device_type))
+        for part in _parts(alike, _copies(alike[0][0], device_type) if devices == 1 else 1)
     ]
-    return sorted(units, key=unit_flops, reverse=True)
+    while len(parts) < slots and (largest := max(parts, key=len, default=[])) and len(largest) > 1:
+        parts.remove(largest)
+        parts += _parts(largest, -(-len(largest) // 2))
+    return sorted((tuple(chain.from_iterable(part)) for part in parts), key=unit_flops, reverse=True)
 
 
 def unit_steps(unit: Unit) -> list[tuple[ProbeConfig, int]]:
@@ -80,14 +90,10 @@ def unit_flops(unit: Unit) -> float:
 
 
 def _copies(config: ProbeConfig, device_type: str) -> int:
-    """How many runs like this one to train side by side.
-
-    On GPUs one at a time: where stacking pays there was not measured. Only our own decoder stacks.
-    """
-    stacks = isinstance(config.shape, ModelShape) and config.shape.params < STACK_PARAMS
-    if device_type != "cpu" or not stacks:
+    """How many runs like this one to train side by side: only our own decoder stacks."""
+    if not isinstance(config.shape, ModelShape) or config.shape.params >= STACK_PARAMS[device_type]:
         return 1
-    return max(1, min(STACK_COPIES, STACK_TOKENS // config.batch_tokens))
+    return max(1, min(STACK_COPIES, STACK_TOKENS[device_type] // config.batch_tokens))
 
 
 def _parts(trunks: list[list[ProbeConfig]], size: int) -> Iterable[list[list[ProbeConfig]]]:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from scalecli.data.corpus import Corpus
-from scalecli.errors import DataError
+from scalecli.errors import DataError, ProbeError
 from scalecli.probes.config import Conduct, Evaluation, Optimizer, ProbeConfig
 from scalecli.probes.train import StepReport, train_together
 from scalecli.probes.train import run as running
+from scalecli.probes.train.rivals import Rivals
+from scalecli.probes.train.spread import Spread
 
 Rows = list[dict]
 
@@ -49,6 +51,28 @@ def results(rows: Rows) -> dict[int, float]:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "EVERY_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("eager")
+def test_of_several_processes_the_first_writes_checkpoints_and_readings(
+    config: ProbeConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    checkpoints, readings = tmp_path / "checkpoints", tmp_path / "readings"
+    conduct = Conduct(checkpoints=str(checkpoints), stop_above=1.0, readings=str(readings))
+    runs = [replace(config, steps=40, conduct=conduct)]
+    for rank, writes in ((1, False), (0, True)):
+        list(train_together(runs, corpus=corpus, device="cpu", spread=Spread(rank=rank)))
+        assert (checkpoints.exists(), readings.exists()) == (writes, writes)
+    with pytest.raises(ProbeError, match="in shards"):
+        list(train_together(runs, corpus=corpus, device="cpu", spread=Spread(sharding="zero3")))
+
+
+def test_readings_that_cannot_be_written_are_an_error_with_the_way_out(
+    config: ProbeConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="cannot be written") as caught:
+        Rivals(tmp_path / "elsewhere" / "readings", 1.0).hopeless(config, 0.5, 3.0)
+    assert "nodes share" in caught.value.hint
 
 
 @pytest.mark.usefixtures("eager")

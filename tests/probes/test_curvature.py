@@ -18,7 +18,7 @@ from scalecli.probes.config import Optimizer, ProbeConfig
 from scalecli.probes.curvature.estimate import extremes, spike, stable_rate
 from scalecli.probes.curvature.products import HessianProducts, flat
 from scalecli.probes.curvature.run import CurvatureProbe, lanczos, run
-from scalecli.probes.train.optimizers import adam_divisors, trained_parameters
+from scalecli.probes.train.optimizers import adam_divisors
 from scalecli.probes.train.trainer import Trainer
 
 
@@ -31,7 +31,7 @@ def trained(config: ProbeConfig, corpus: Corpus, steps: int = 20) -> Trainer:
 
 def gradient(trainer: Trainer, batch: torch.Tensor) -> torch.Tensor:
     loss = trainer.losses(batch).mean()
-    return flat(torch.autograd.grad(loss, trained_parameters(trainer.subject))).double()
+    return flat(torch.autograd.grad(loss, list(trainer.flat.parameters.values()))).double()
 
 
 def test_products_are_differences_of_gradients(config: ProbeConfig, corpus: Corpus) -> None:
@@ -60,7 +60,7 @@ def test_products_are_differences_of_gradients(config: ProbeConfig, corpus: Corp
 def test_preconditioned_products_are_those_of_the_similar_matrix(config: ProbeConfig, corpus: Corpus) -> None:
     trainer = trained(config, corpus)
     parts = [trainer.subject.batch(30)]
-    divisors = adam_divisors(trainer.subject, trainer.optimizers, config.optimizer)
+    divisors = adam_divisors(trainer.flat, trainer.optimizers, config.optimizer)
     plain, seen = HessianProducts(trainer, parts), HessianProducts(trainer, parts, divisors=divisors)
     scale = flat(divisors).double().rsqrt()
     vector = torch.randn(plain.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

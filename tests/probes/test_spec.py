@@ -10,6 +10,7 @@ import pytest
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import Optimizer, ProbeConfig
+from scalecli.probes.engines.engine import Capacity
 from scalecli.probes.estimate import estimate_sweep
 from scalecli.probes.spec import SweepSpec, sweep_spec, with_settings
 from scalecli.probes.timescale import timescale_note
@@ -118,24 +119,30 @@ def test_given_sizes_must_fit_the_budget(corpus: Corpus) -> None:
         spec.configs(replace(corpus, vocab=256), budget=3.0, cost=len)
 
 
+ONE_CORE = Capacity("cpu", 1)
+
+
 def test_the_dry_run_counts_what_is_left(config: ProbeConfig) -> None:
     runs = [replace(config, seed=seed) for seed in range(4)]
     step = StepTime(overhead=0.0, seconds_per_flop=1e-9)
-    whole = estimate_sweep(runs, step, device="cpu", slots=1)
+    whole = estimate_sweep(runs, step, ONE_CORE)
     assert (whole.runs, whole.skipped) == (4, 0)
     assert whole.flops == pytest.approx(4 * config.flops_exact)
-    rest = estimate_sweep(runs, step, finished={runs[0].run_id}, device="cpu", slots=1)
+    rest = estimate_sweep(runs, step, ONE_CORE, finished={runs[0].run_id})
     assert (rest.runs, rest.skipped) == (3, 1)
     assert rest.flops == pytest.approx(0.75 * whole.flops)
+    assert rest.seconds is not None
+    assert whole.seconds is not None
     assert rest.seconds < whole.seconds
+    assert estimate_sweep(runs, None, ONE_CORE).seconds is None
     # Weights, gradients and two moments of all copies are the least there can be.
     assert whole.bytes > 4 * 16 * config.shape.params
-    assert estimate_sweep([], step, device="cpu").bytes == 0
+    assert estimate_sweep([], step, ONE_CORE).bytes == 0
 
 
 def test_the_dry_run_counts_what_shared_trunks_save(config: ProbeConfig) -> None:
     lengths = [replace(config, steps=steps) for steps in (20, 40, 60)]  # the last fifth is their own
-    found = estimate_sweep(lengths, StepTime(0.0, 1e-9), device="cpu", slots=1)
+    found = estimate_sweep(lengths, StepTime(0.0, 1e-9), ONE_CORE)
     assert found.saved_flops == pytest.approx((16 + 32) * config.flops_exact / config.steps)
     assert found.flops + found.saved_flops == pytest.approx(120 * config.flops_exact / config.steps)
 

@@ -196,7 +196,7 @@ def test_library_optimizers_move_each_matrix_as_their_papers_say(
     query = next(weight for weight in trainer.subject.weights(0) if weight.name.endswith("attention.qkv"))
     before, grads = query.value.clone(), []
     for _ in range(4):
-        trainer.gradients.buffer.zero_()
+        trainer.weights.zero_gradients()
         trainer.backward(trainer.batch(), share=1.0)
         grads.append(query.grad.clone())
         trainer.update(1.0)

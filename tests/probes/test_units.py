@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalecli.probes.config import Optimizer, ProbeConfig
+from scalecli.probes.engines.engine import Capacity
 from scalecli.probes.schedule import Schedule
 from scalecli.probes.timing import StepTime
 from scalecli.probes.units import STACK_COPIES, lengths, plan_units, unit_flops
@@ -41,6 +42,15 @@ def test_small_batches_are_stacked_and_large_ones_are_not(many: list[ProbeConfig
     }
     assert copies[4] > 1
     assert copies[200] == 1
+
+
+def test_a_stack_is_shared_out_to_idle_slots(config: ProbeConfig) -> None:
+    runs = [replace(config, seed=seed) for seed in range(8)]
+    sizes = {
+        slots: [len(unit) for unit in plan_units(runs, device_type="cpu", slots=slots)]
+        for slots in (1, 2, 5, 99)
+    }
+    assert sizes == {1: [8], 2: [4, 4], 5: [2, 2, 2, 1, 1], 99: [1] * 8}
 
 
 def test_schedules_that_bend_early_are_not_branched(config: ProbeConfig) -> None:
@@ -80,6 +90,6 @@ def test_time_counts_the_overhead_of_a_stack_once(config: ProbeConfig) -> None:
 def test_two_slots_halve_the_time_of_equal_work(config: ProbeConfig) -> None:
     runs = [replace(config, batch_sequences=200 + batch) for batch in range(8)]
     step = StepTime(overhead=0.0, seconds_per_flop=1e-6)
-    one, two = (step.sweep_seconds(runs, device_type="cpu", slots=slots) for slots in (1, 2))
+    one, two = (step.sweep_seconds(runs, Capacity("cpu", slots)) for slots in (1, 2))
     assert (one - two) == pytest.approx(sum(run.flops_exact for run in runs) * 1e-6 / 2)
-    assert step.sweep_seconds([], device_type="cpu", slots=2) == 0.0
+    assert step.sweep_seconds([], Capacity("cpu", 2)) == 0.0

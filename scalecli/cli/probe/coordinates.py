@@ -55,10 +55,11 @@ def coordinates(
     """
     from scalecli.probes.coordinates import run as probing
     from scalecli.probes.coordinates.estimate import SLOPE_TOLERANCE, verdict
+    from scalecli.probes.engines.local import LocalEngine
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, parametrization=parametrization,
-        sequence_length=sequence_length,
+        sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     sizes = sorted({round(width) for width in options.counts([widths], "--widths")})
@@ -71,7 +72,9 @@ def coordinates(
     }
     if dry_run:
         done = {wide[width].run_id for width, part in parts.items() if part.file.exists()}
-        show_estimate(list(wide.values()), store, device, finished=done, as_json=as_json)
+        show_estimate(
+            list(wide.values()), store, LocalEngine(device=device, slots=1), finished=done, as_json=as_json
+        )
         return
     rows: Rows = []
     with step_progress("widths") as on_width:

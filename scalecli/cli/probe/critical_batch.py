@@ -77,9 +77,11 @@ def critical_batch(
 
       scalecli probe critical-batch --params 30k --tokens 600k --branch-at 400 --factors 1,2,4,8
     """
+    from scalecli.probes.engines.local import LocalEngine
+
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule="constant", optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     batches = options.counts(batch_tokens, "--batch-tokens")
@@ -101,8 +103,7 @@ def critical_batch(
         show_estimate(
             made.configs,
             store,
-            device,
-            slots=made.slots(slots),
+            LocalEngine(device=device, slots=made.slots(slots)),
             finished=made.finished(store),
             as_json=as_json,
         )

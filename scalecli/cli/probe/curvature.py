@@ -71,7 +71,7 @@ def curvature(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     config = probe.proxy_run(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scalecli.cli.probe.measuring import Measurement
     from scalecli.data.corpus import Corpus
     from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.engines.engine import Engine
     from scalecli.probes.spec import SweepSpec
     from scalecli.probes.timing import StepTime
 
@@ -26,9 +27,8 @@ TIMED_SIZES = (1, 8)
 def show_estimate(
     configs: list[ProbeConfig],
     path: Path,
-    device: str,
+    engine: Engine,
     *,
-    slots: int | None = 1,
     finished: Collection[str],
     as_json: bool,
 ) -> None:
@@ -36,8 +36,9 @@ def show_estimate(
     from scalecli.probes.estimate import estimate_sweep
     from scalecli.probes.timing import measure_step_time
 
-    pace = measure_step_time(configs, device=device)
-    found = estimate_sweep(configs, pace, finished=finished, device=device, slots=slots)
+    capacity = engine.capacity()
+    pace = measure_step_time(configs, device=capacity.device_type) if capacity.like_this_machine() else None
+    found = estimate_sweep(configs, pace, capacity, finished=finished)
     document = {
         "schema": "scalecli/sweep-estimate/1",
         "runs": found.runs,
@@ -46,6 +47,8 @@ def show_estimate(
         "saved_flops": found.saved_flops,
         "seconds": found.seconds,
         "bytes": found.bytes,
+        "device": capacity.device_type,
+        "slots": capacity.slots,
         "store": str(path),
     }
     show(document, draw_estimate, as_json=as_json)
@@ -55,8 +58,11 @@ def show_measurement(
     measurement: Measurement, configs: list[ProbeConfig], device: str, *, as_json: bool
 ) -> None:
     """Say what a measurement along these trainings would take; nothing where the store has it."""
+    from scalecli.probes.engines.local import LocalEngine
+
     done = {config.run_id for config in configs} if measurement.file.exists() else set[str]()
-    show_estimate(configs, measurement.store, device, finished=done, as_json=as_json)
+    engine = LocalEngine(device=device, slots=1)
+    show_estimate(configs, measurement.store, engine, finished=done, as_json=as_json)
 
 
 def machine_pace(spec: SweepSpec, corpus: Corpus, device: str) -> StepTime:
@@ -81,12 +87,14 @@ def finished_runs(path: Path) -> set[str]:
 
 def draw_estimate(document: Any) -> Iterator[RenderableType]:
     """The table of a dry run."""
+    seconds = document["seconds"]
     rows = [
         ("runs to train", document["runs"]),
         ("already finished", document["skipped"]),
         ("training FLOPs", format_count(document["flops"])),
         ("saved by shared trunks", format_count(document["saved_flops"])),
-        ("time", f"about {format_seconds(document['seconds'])}"),
+        ("time", "unknown without such a device" if seconds is None else f"about {format_seconds(seconds)}"),
         ("memory", format_bytes(document["bytes"])),
+        ("at a time", f"{document['slots']} on {document['device']}"),
     ]
     yield table(f"Dry run; runs would go to {document['store']}", ["", ""], rows)

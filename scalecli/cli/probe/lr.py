@@ -57,12 +57,13 @@ def lr(
 
       scalecli probe lr --params 50k --tokens 1M --low 1e-3 --high 6e-2 --seeds 3
     """
+    from scalecli.probes.engines.local import LocalEngine
     from scalecli.probes.learning_rate.design import design
     from scalecli.probes.learning_rate.estimate import rate_range
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     wished: dict[str, Any] = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens, "seed": seed}
     middle = probe.proxy_run(spec, probe.read_corpus(spec), **wished)
@@ -74,10 +75,11 @@ def lr(
         per_octave=per_octave,
         seeds=seeds,
     )
+    engine = LocalEngine(device=device, slots=slots)
     if dry_run:
-        show_estimate(configs, store, device, slots=slots, finished=finished_runs(store), as_json=as_json)
+        show_estimate(configs, store, engine, finished=finished_runs(store), as_json=as_json)
         return
-    train_runs(configs, store, device, slots=slots, timeout=timeout)
+    train_runs(configs, store, engine, timeout=timeout)
     runs = stored_runs(configs, store)
     found = rate_range(runs, tolerance=tolerance)
     document = {

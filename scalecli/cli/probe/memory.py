@@ -221,6 +221,7 @@ def _estimate(shape: ModelShape, recipe: Recipe, size: Size, device: str, store:
     from scalecli.accounting.flops import training_flops
     from scalecli.accounting.memory import estimate_memory
     from scalecli.data.corpus import load_corpus
+    from scalecli.probes.device import resolve_device
     from scalecli.probes.memory.measure import STEPS
     from scalecli.probes.spec import SweepSpec
     from scalecli.probes.timing import START_SECONDS
@@ -237,6 +238,8 @@ def _estimate(shape: ModelShape, recipe: Recipe, size: Size, device: str, store:
         "saved_flops": 0.0,
         "seconds": START_SECONDS + STEPS * pace.overhead + pace.seconds_per_flop * flops,
         "bytes": estimate_memory(shape, recipe, **size).peak_bytes,
+        "device": resolve_device(device).type,
+        "slots": 1,
         "store": str(store),
     }
 

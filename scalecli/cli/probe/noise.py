@@ -108,7 +108,7 @@ def noise(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     batch = batch_tokens or _batch_tokens(tokens, micro_batches * spec.recipe.sequence_length)

@@ -127,9 +127,13 @@ def spec_with(
     data: str | None = None,
     optimizer: str | None = None,
     settings: Sequence[str] | None = None,
+    device: str | None = None,
     **recipe: Any,
 ) -> SweepSpec:
-    """The specification, by default the usual one, with the options that were given; `settings` come first."""
+    """The specification, by default the usual one, with the options that were given; `settings` come first.
+
+    With a `device`, in the number format that suits it unless one was chosen.
+    """
     from scalecli.probes.spec import SweepSpec, with_settings
 
     find_own_modules()
@@ -137,6 +141,10 @@ def spec_with(
     changed = replace(spec.recipe, **{name: value for name, value in recipe.items() if value is not None})
     if optimizer is not None:
         changed = replace(changed, optimizer=replace(changed.optimizer, name=cast(Any, optimizer)))
+    if device is not None:
+        from scalecli.probes.device import resolve_device
+
+        changed = changed.on(resolve_device(device).type)
     return replace(spec, recipe=changed, data=data or spec.data)
 
 

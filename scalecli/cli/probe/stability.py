@@ -60,7 +60,7 @@ def stability(
 
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length, schedule="constant",
+        parametrization=parametrization, sequence_length=sequence_length, schedule="constant", device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     batches = options.counts(batch_tokens, "--batch-tokens") or tuple(

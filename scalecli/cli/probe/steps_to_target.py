@@ -70,8 +70,9 @@ class StepsProbe:
         """Raises NotEnoughSignal when fewer than three batches reach a target."""
         from scalecli.fitters.critical.report import critical_batches
         from scalecli.probes.critical_batch import steps_to_target
+        from scalecli.probes.engines.local import LocalEngine
 
-        train_runs(self.configs, store, device, slots=slots, timeout=timeout)
+        train_runs(self.configs, store, LocalEngine(device=device, slots=slots), timeout=timeout)
         curves = _curves(self.configs, store)
         rows = []
         for target in self.targets or (steps_to_target.reachable_target(curves),):

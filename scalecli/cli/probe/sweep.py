@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalecli.cli import options
+from scalecli.cli.probe import engine as where
 from scalecli.cli.probe import options as probe
 from scalecli.cli.probe.dry_run import finished_runs, machine_pace, show_estimate
 from scalecli.cli.probe.training import train_runs
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from scalecli.data.corpus import Corpus
     from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.engines.engine import Capacity, Engine
     from scalecli.probes.ladder import Cost
     from scalecli.probes.spec import SweepSpec
 
@@ -64,6 +66,13 @@ def sweep(
     tokenizer: probe.Tokenizer = None,
     settings: probe.Settings = None,
     device: options.Device = "auto",
+    engine: where.Name = None,
+    address: where.Address = None,
+    slurm_partition: where.SlurmPartition = None,
+    slurm: where.SlurmOptions = None,
+    devices_per_probe: where.DevicesPerProbe = None,
+    sharding: where.Sharding = None,
+    probes_per_device: where.ProbesPerDevice = None,
     slots: probe.Slots = None,
     timeout: probe.Timeout = None,
     store: options.Store = Path("runs.db"),
@@ -88,6 +97,8 @@ def sweep(
       scalecli probe sweep --params 50k,100k,200k --tokens-per-param 5,20,80 --store runs.db
 
       scalecli probe sweep --minutes 5 --dry-run
+
+      scalecli probe sweep --spec sweep.toml --engine slurm --slurm-partition gpu --slurm time=60 --store runs.db
     """
     from scalecli.probes.spec import sweep_spec
 
@@ -107,14 +118,21 @@ def sweep(
     wished = replace(wished, **{name: values for name, values in grid.items() if values})
     wished = wished if seeds is None else replace(wished, seeds=seeds)
     corpus = probe.read_corpus(wished)
+    places = where.settings_with(
+        wished.engine, name=engine, address=address, partition=slurm_partition, slurm=slurm,
+        devices_per_probe=devices_per_probe, sharding=sharding, probes_per_device=probes_per_device, device=device,
+        slots=slots,
+    )  # fmt: skip
+    capacity = places.capacity()
+    wished = replace(wished, recipe=wished.recipe.on(capacity.device_type))
     if minutes is not None:
-        configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, device, slots))
+        configs = wished.configs(corpus, budget=60 * minutes, cost=_seconds(wished, corpus, capacity))
     else:
         configs = wished.configs(corpus, budget=budget, cost=_flops)
     conduct = probe.conduct(store, micro_batch, checkpoint, stop_above)
     configs = [replace(config, conduct=conduct) for config in configs]
     train_or_estimate(
-        configs, corpus, store, device, slots=slots, timeout=timeout, dry_run=dry_run, as_json=as_json
+        configs, corpus, store, places.engine(configs), timeout=timeout, dry_run=dry_run, as_json=as_json
     )
 
 
@@ -122,22 +140,29 @@ def _flops(configs: Sequence[ProbeConfig]) -> float:
     return sum(config.flops_exact for config in configs)
 
 
-def _seconds(spec: SweepSpec, corpus: Corpus, device: str, slots: int | None) -> Cost:
-    """What runs take on this machine [s]."""
-    from scalecli.probes.sweep import local_slots
+def _seconds(spec: SweepSpec, corpus: Corpus, capacity: Capacity) -> Cost:
+    """What runs take on places like this machine [s].
 
-    places = local_slots(device, slots, 1)
-    pace = machine_pace(spec, corpus, device)
-    return lambda configs: pace.sweep_seconds(configs, device_type=places[0].device, slots=len(places))
+    Raises:
+        ProbeError: this machine has no such device, so that no step can be timed.
+    """
+    from scalecli.errors import ProbeError
+
+    if not capacity.like_this_machine():
+        raise ProbeError(
+            f"a step on {capacity.device_type} cannot be timed here, so nobody knows what fits into the minutes",
+            hint="--budget FLOP, or --params",
+        )
+    pace = machine_pace(spec, corpus, capacity.device_type)
+    return lambda configs: pace.sweep_seconds(configs, capacity)
 
 
 def train_or_estimate(
     configs: list[ProbeConfig],
     corpus: Corpus,
     path: Path,
-    device: str,
+    engine: Engine,
     *,
-    slots: int | None,
     timeout: float | None,
     dry_run: bool,
     as_json: bool,
@@ -150,9 +175,9 @@ def train_or_estimate(
         if note is not None:
             warn(f"{note.code}: {note.message}")
     if dry_run:
-        show_estimate(configs, path, device, slots=slots, finished=finished_runs(path), as_json=as_json)
+        show_estimate(configs, path, engine, finished=finished_runs(path), as_json=as_json)
         return
-    report = train_runs(configs, path, device, slots=slots, timeout=timeout)
+    report = train_runs(configs, path, engine, timeout=timeout)
     document = {
         "schema": "scalecli/sweep/1",
         "planned": report.planned,

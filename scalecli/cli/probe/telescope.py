@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from scalecli.data.corpus import Corpus
     from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.engines.engine import Engine
     from scalecli.probes.learning_rate.estimate import RateRange
     from scalecli.probes.learning_rate.telescope import Grid
     from scalecli.probes.spec import SweepSpec
@@ -66,6 +67,7 @@ def telescope(
 
     Example: scalecli probe telescope --widths 32:256 --tokens-per-param 20 --store runs.db
     """
+    from scalecli.probes.engines.local import LocalEngine
     from scalecli.probes.ladder import default_learning_rate
     from scalecli.probes.learning_rate.telescope import Grid, doubled
 
@@ -73,18 +75,20 @@ def telescope(
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
         parametrization=parametrization, sequence_length=sequence_length, base_width=sizes[0],
+        device=device,
     )  # fmt: skip
     search = _Search(spec, probe.read_corpus(spec), sizes, tokens_per_param, batch_tokens, seeds, seed)
     first = search.shape(sizes[0])
     middle = learning_rate or default_learning_rate(first.params, search.batch)
     grid = Grid(middle, octaves, points)
+    engine = LocalEngine(device=device, slots=slots)
     if dry_run:
         planned = search.planned(grid)
-        show_estimate(planned, store, device, slots=slots, finished=finished_runs(store), as_json=as_json)
+        show_estimate(planned, store, engine, finished=finished_runs(store), as_json=as_json)
         return
     stages: list[dict[str, Any]] = []
     for width in sizes:
-        grid, found = search.at(width, grid, store, device, slots, timeout)
+        grid, found = search.at(width, grid, store, engine, timeout)
         start = stages[0]["learning_rate"]["value"] if stages else found.best
         stages.append(_stage(search.shape(width), grid, found, start))
         grid = grid.telescoped(found.best)
@@ -152,7 +156,7 @@ class _Search:
         return found
 
     def at(
-        self, width: int, grid: Grid, store: Path, device: str, slots: int | None, timeout: float | None
+        self, width: int, grid: Grid, store: Path, engine: Engine, timeout: float | None
     ) -> tuple[Grid, RateRange]:
         """The grid that brackets the best rate, and that rate. Raises `NotEnoughSignal` where none does."""
         from scalecli.probes.learning_rate.estimate import rate_range
@@ -160,7 +164,7 @@ class _Search:
         tried: list[ProbeConfig] = []
         for move in range(MOVES + 1):
             tried += self.configs(width, grid)
-            train_runs(tried, store, device, slots=slots, timeout=timeout)
+            train_runs(tried, store, engine, timeout=timeout)
             try:
                 return grid, rate_range(stored_runs(tried, store))
             except NotEnoughSignal as error:

@@ -74,11 +74,12 @@ def throughput(
 
       scalecli probe throughput --params 100M --search --device cuda
     """
+    from scalecli.probes.engines.local import LocalEngine
     from scalecli.probes.throughput import run as trying
     from scalecli.probes.throughput.estimate import limits
 
     spec = probe.spec_with(
-        settings=settings, model=model, optimizer=optimizer, sequence_length=sequence_length
+        settings=settings, model=model, optimizer=optimizer, sequence_length=sequence_length, device=device
     )
     # One sequence a step, or one example of a task whose examples are smaller.
     config = probe.proxy_run(spec, spec.corpus(), params=params, tokens=1, batch_tokens=1)
@@ -89,7 +90,7 @@ def throughput(
     if dry_run:
         tried = [trying.predicted_largest(config, place, most=most)] if search else sizes
         runs = [replace(config, batch_sequences=size) for size in tried]
-        show_estimate(runs, store, device, finished=(), as_json=as_json)
+        show_estimate(runs, store, LocalEngine(device=device, slots=1), finished=(), as_json=as_json)
         return
     trials = trying.search(config, place, most=most) if search else trying.run(config, sizes, place)
     found = list(_told(config, trials, place, store))

@@ -44,9 +44,11 @@ def train(
 
     Example: scalecli probe train --params 100k --tokens 2M --batch-tokens 1024 --learning-rate 4e-3
     """
+    from scalecli.probes.engines.local import LocalEngine
+
     spec = probe.spec_with(
         data=data, settings=settings, model=model, tokenizer=tokenizer, schedule=schedule, optimizer=optimizer,
-        parametrization=parametrization, sequence_length=sequence_length,
+        parametrization=parametrization, sequence_length=sequence_length, device=device,
     )  # fmt: skip
     corpus = probe.read_corpus(spec)
     config = probe.proxy_run(
@@ -60,5 +62,11 @@ def train(
     )
     config = replace(config, conduct=probe.conduct(store, micro_batch, checkpoint))
     train_or_estimate(
-        [config], corpus, store, device, slots=1, timeout=None, dry_run=dry_run, as_json=as_json
+        [config],
+        corpus,
+        store,
+        LocalEngine(device=device, slots=1),
+        timeout=None,
+        dry_run=dry_run,
+        as_json=as_json,
     )

@@ -10,15 +10,15 @@ from scalecli.cli.progress import sweep_progress
 
 if TYPE_CHECKING:
     from scalecli.probes.config import ProbeConfig
+    from scalecli.probes.engines.engine import Engine
     from scalecli.probes.sweep import SweepReport
 
 
 def train_runs(
     configs: Sequence[ProbeConfig],
     path: Path,
-    device: str,
+    engine: Engine,
     *,
-    slots: int | None = None,
     timeout: float | None = None,
 ) -> SweepReport:
     """Train what the store has not finished.
@@ -31,9 +31,7 @@ def train_runs(
     from scalecli.probes.sweep import run_sweep
 
     with Store.open(path) as store, sweep_progress() as on_progress:
-        report = run_sweep(
-            configs, store, device=device, slots=slots, timeout=timeout, on_progress=on_progress
-        )
+        report = run_sweep(configs, store, engine, timeout=timeout, on_progress=on_progress)
     if report.failed:
         first = report.failed[0]
         raise SweepIncomplete(

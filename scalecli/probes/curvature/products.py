@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scalecli.probes.subjects.subject import Batch
-from scalecli.probes.train.optimizers import trained_parameters
 from scalecli.probes.train.trainer import Trainer
 
 
@@ -24,7 +23,7 @@ class HessianProducts:
         self, trainer: Trainer, parts: Sequence[Batch], *, divisors: Sequence[Tensor] | None = None
     ) -> None:
         self._trainer = trainer
-        self._parameters = trained_parameters(trainer.subject)
+        self._parameters = list(trainer.flat.parameters.values())
         self._parts = parts
         self._scale = None if divisors is None else flat(divisors).double().rsqrt()
 

@@ -69,7 +69,7 @@ def run(
             if on_step:
                 on_step(trainer.step, total)
         adam = config.optimizer.name == "adamw"
-        divisors = adam_divisors(trainer.subject, trainer.optimizers, config.optimizer) if adam else None
+        divisors = adam_divisors(trainer.flat, trainer.optimizers, config.optimizer) if adam else None
         for index, sequences in enumerate(probe.batches):
             unseen = subject_of([replace(config, batch_sequences=sequences)], corpus, place)
             first = math.ceil(probe.start * config.batch_sequences / sequences)

@@ -102,15 +102,16 @@ def _check(config: ProbeConfig, probe: NoiseProbe) -> None:
 def _measured_step(trainer: Trainer, probe: NoiseProbe, factor: float) -> Iterator[Row]:
     """One training step whose gradient is added up from micro-batches, with their norms."""
     batch = trainer.batch()
+    buffer = trainer.flat.gradients
     norms = _Norms(trainer, probe)
-    total = torch.zeros_like(trainer.gradients.buffer)
+    total = torch.zeros_like(buffer)
     loss = 0.0
     for part in trainer.subject.parts(batch, probe.micro_batches):
-        trainer.gradients.buffer.zero_()
+        buffer.zero_()
         loss += float(trainer.backward(part, share=1.0)) / probe.micro_batches
         norms.add()
-        total.add_(trainer.gradients.buffer, alpha=1 / probe.micro_batches)
-    trainer.gradients.buffer.copy_(total)
+        total.add_(buffer, alpha=1 / probe.micro_batches)
+    buffer.copy_(total)
     small, big = norms.means(), norms.now()
     step = trainer.step
     trainer.update(factor)
@@ -123,7 +124,7 @@ class _Norms:
     def __init__(self, trainer: Trainer, probe: NoiseProbe) -> None:
         self._trainer = trainer
         self._divisors = (
-            adam_divisors(trainer.subject, trainer.optimizers, trainer.config.optimizer)
+            adam_divisors(trainer.flat, trainer.optimizers, trainer.config.optimizer)
             if probe.preconditioned
             else None
         )
@@ -145,9 +146,8 @@ class _Norms:
 
     def now(self) -> list[float]:
         """In float64: differences of these are small."""
-        grads = [
-            parameter.grad for parameter in self._trainer.model.parameters() if parameter.grad is not None
-        ]
+        weights = self._trainer.flat
+        grads = weights.by_parameter(weights.gradients)
         if self._divisors is not None:
             grads = [grad / divisor for grad, divisor in zip(grads, self._divisors, strict=True)]
         norms = torch.stack([grad.double().square().sum() for grad in grads]).tolist()

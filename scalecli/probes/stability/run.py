@@ -11,9 +11,7 @@ import torch
 from scalecli.data.corpus import Corpus
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.curvature.products import flat
 from scalecli.probes.device import cpu_settings, resolve_device
-from scalecli.probes.train.optimizers import trained_parameters
 from scalecli.probes.train.trainer import Trainer
 
 READINGS = 40
@@ -67,17 +65,17 @@ def run(
 def _steps(trainer: Trainer) -> Iterator[Row]:
     config = trainer.config
     every = max(1, config.steps // READINGS)
-    parameters = trained_parameters(trainer.subject)
+    flat = trainer.flat
     while trainer.step < config.steps:
         factor = config.schedule.factor(trainer.step, config.steps)
-        before = flat(parameters)
-        trainer.gradients.buffer.zero_()
+        before = flat.weights.clone()
+        flat.zero_gradients()
         loss = float(trainer.backward(trainer.batch(), share=1.0))
-        gradient = trainer.gradients.buffer.clone()
+        gradient = flat.gradients.clone()
         step = trainer.step
         trainer.update(factor)
-        update = before - flat(parameters)
-        measured = _sizes(update, gradient, config.learning_rate * factor)
+        update = before - flat.weights
+        measured = _sizes(update[0], gradient[0], config.learning_rate * factor)
         yield {
             "kind": "stability",
             "run_id": config.run_id,

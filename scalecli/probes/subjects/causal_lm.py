@@ -74,6 +74,7 @@ class CausalLM(Text):
     """
 
     copies = 1
+    static = False  # nothing is known of how the model computes
 
     def __init__(
         self, shape: ForeignShape, configs: Sequence[ProbeConfig], corpus: Corpus, device: torch.device
@@ -93,7 +94,7 @@ class CausalLM(Text):
 
     def losses(self, batch: Tensor) -> Tensor:
         out = self.model(input_ids=batch[0, :, :-1], use_cache=False)
-        losses = next_token_losses(out.logits.flatten(0, 1), batch)
+        losses = self._token_losses(out.logits.flatten(0, 1), batch)
         balance = getattr(out, "aux_loss", None)
         if self.model.training and balance is not None:
             losses = losses + self.model.config.router_aux_loss_coef * balance

@@ -51,6 +51,7 @@ class OwnTask:
     """
 
     copies = 1
+    static = False  # nothing is known of how the task computes
 
     def __init__(self, shape: ForeignShape, config: ProbeConfig, device: torch.device) -> None:
         self._model, self._config, self._device = shape.model, config, device
@@ -81,6 +82,9 @@ class OwnTask:
             return mapped(batch, lambda tensor: tensor.chunk(count)[index])
 
         return [part(index) for index in range(count)]
+
+    def compile(self) -> None:
+        """Nothing."""
 
     def losses(self, batch: Batch) -> Tensor:
         losses = self._task.losses(self.model, batch)

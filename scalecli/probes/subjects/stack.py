@@ -13,7 +13,7 @@ from scalecli.probes.config import ProbeConfig
 from scalecli.probes.decoder import Decoder, Experts, initialise, weights_of
 from scalecli.probes.parametrization import Multipliers
 from scalecli.probes.subjects.subject import Weight
-from scalecli.probes.subjects.text import Text, next_token_losses
+from scalecli.probes.subjects.text import Text
 
 
 class DecoderStack(Text):
@@ -31,11 +31,22 @@ class DecoderStack(Text):
         self.model.to(device)
         self._experts = [module for module in self.model.modules() if isinstance(module, Experts)]
 
+    @property
+    def static(self) -> bool:
+        """Experts look at the values: each computes the tokens that chose it."""
+        return not self._experts
+
     def weights(self, copy: int) -> Iterator[Weight]:
         return weights_of(self.model, copy)
 
+    def compile(self) -> None:
+        """Block by block: they are alike, so that the code of one serves all."""
+        super().compile()
+        for block in self.model.blocks:
+            block.compile(dynamic=False)
+
     def losses(self, batch: Tensor) -> Tensor:
-        return next_token_losses(self.model(batch[..., :-1]).flatten(0, 1), batch)
+        return self._token_losses(self.model(batch[..., :-1]).flatten(0, 1), batch)
 
     def after_step(self) -> None:
         for experts in self._experts:

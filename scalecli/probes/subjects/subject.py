@@ -51,6 +51,13 @@ class Subject(Protocol):
         """The same module for the whole training."""
 
     @property
+    def static(self) -> bool:
+        """Are a step's operations the same whatever the values? Only then can it be compiled, or recorded."""
+
+    def compile(self) -> None:
+        """Has what a step spends its time on compiled, when it is first called."""
+
+    @property
     def guessing(self) -> float:
         """The loss of a model that knows nothing: a run that ends above it has diverged."""
 

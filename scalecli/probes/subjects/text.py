@@ -36,6 +36,7 @@ class Text:
         self._batches = [_batches(config, corpus, device) for config in configs]
         self._strata = strata_of(corpus, self._config.evaluation.sequences)
         self._held_out = _held_out(corpus, self._strata, self._config.sequence_length).to(device)
+        self._token_losses = next_token_losses
 
     @property
     def guessing(self) -> float:
@@ -45,6 +46,9 @@ class Text:
     @property
     def hopeless(self) -> float:
         return self.guessing + HOPELESS_NATS
+
+    def compile(self) -> None:
+        self._token_losses = torch.compile(next_token_losses, dynamic=False)
 
     def batch(self, step: int) -> Tensor:
         return torch.stack([batches.at(step) for batches in self._batches])

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 
 from scalecli.errors import ProbeError
 from scalecli.probes.config import Evaluation, ProbeConfig
+from scalecli.probes.engines.process import Slot
 from scalecli.probes.estimate import unit_bytes
-from scalecli.probes.executor import Slot
 from scalecli.probes.throughput.estimate import Trial, largest_fitting
 
 RESERVE_BYTES = 512 * 2**20
@@ -31,13 +31,10 @@ class Place:
     @classmethod
     def of(cls, device: str, *, threads: int = 1, reserve_bytes: int = RESERVE_BYTES) -> Place:
         """All free memory of the device but a reserve in bytes."""
-        import torch
-
-        from scalecli.probes.device import resolve_device
-        from scalecli.probes.throughput.host_memory import available_bytes
+        from scalecli.probes.device import free_bytes, resolve_device
 
         place = resolve_device(device)
-        free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else available_bytes()
+        free = free_bytes(place)
         if free <= reserve_bytes:
             raise ProbeError(
                 f"{free} bytes are free on {place}, the reserve is {reserve_bytes}", hint="lower the reserve"

@@ -1,4 +1,4 @@
-"""Optimizers over the logical weights of each copy, each group with its peak rate: torch's own where it has them, those
+"""Optimizers over the weights of each copy, each group with its peak rate: torch's own where it has them, those
 of `pytorch-optimizer` otherwise.
 
 Sources: AdamW, Loshchilov & Hutter 2019 (1711.05101); Muon, Jordan 2024, scaled to AdamW's update size as in
@@ -9,9 +9,9 @@ Liu et al. 2025 (2502.16982), so that one learning rate serves both; Adafactor, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,59 +19,54 @@ from torch import Tensor, nn
 
 from scalecli.errors import ProbeError, needs_extra
 from scalecli.probes.config import Optimizer, ProbeConfig
-from scalecli.probes.subjects.subject import Subject, Weight
+from scalecli.probes.subjects.subject import Subject
+from scalecli.probes.train.flat import Flat, Kind
 
 Group = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Gradients:
-    """All gradients in one buffer; `parts` are views (c, n) of it, as few as the layout allows."""
-
-    buffer: Tensor
-    parts: list[Tensor]
-
-
-def trained_parameters(subject: Subject) -> list[nn.Parameter]:
-    """The parameters that the optimizers change, in the order of the gradients' buffer."""
-    return [parameter for parameter in subject.model.parameters() if parameter.requires_grad]
-
-
-def allocate_gradients(subject: Subject) -> Gradients:
-    """Gives every trained parameter a gradient inside one buffer, where autograd adds to it in place for the run."""
-    parameters = trained_parameters(subject)
-    buffer = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
-    parts = buffer.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
-    if subject.copies == 1:
-        return Gradients(buffer, [buffer[None]])
-    return Gradients(buffer, [part.view(subject.copies, -1) for part in parts])
-
-
-def build_optimizers(subject: Subject, configs: Sequence[ProbeConfig]) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    flat: Flat, subject: Subject, configs: Sequence[ProbeConfig]
+) -> list[torch.optim.Optimizer]:
     """The optimizers that together update every copy; every group carries `peak_rate`, its rate before the
     schedule.
     """
     settings = configs[0].optimizer
+    if settings.name in ELEMENTWISE:
+        return [
+            elementwise_optimizer(
+                [
+                    group_of(kind, config, leaf)
+                    for copy, config in enumerate(configs)
+                    for kind, leaf in flat.leaves(copy)
+                ],
+                settings,
+            )
+        ]
     by_matrix: list[Group] = []
     by_vector: list[Group] = []
     for copy, config in enumerate(configs):
         for weight in subject.weights(copy):
-            (by_matrix if weight.role == "hidden" else by_vector).append(_group(weight, config))
+            leaf = nn.Parameter(weight.value)
+            leaf.grad = weight.grad
+            group = group_of(Kind.of(weight), config, leaf)
+            (by_matrix if weight.role == "hidden" else by_vector).append(group)
     if settings.name == "muon":
         return [_muon(merged(by_matrix), settings), _adamw(merged(by_vector), settings)]
-    return [MAKERS[settings.name](merged(by_matrix + by_vector), settings)]
+    return [BY_MATRIX[settings.name](merged(by_matrix + by_vector), settings)]
 
 
-def _group(weight: Weight, config: ProbeConfig) -> Group:
-    leaf = nn.Parameter(weight.value)
-    leaf.grad = weight.grad
-    decay = 0.0 if weight.role == "vector" else config.optimizer.weight_decay
+def elementwise_optimizer(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
+    """One that does not care which weights stand together."""
+    return ELEMENTWISE[settings.name](merged(groups), settings)
+
+
+def group_of(kind: Kind, config: ProbeConfig, leaf: nn.Parameter) -> Group:
+    """The leaf with its rate and its decay."""
     return {
         "params": [leaf],
-        "peak_rate": config.learning_rate * weight.rate,
-        "weight_decay": decay,
+        "peak_rate": config.learning_rate * kind.rate,
+        "weight_decay": config.optimizer.weight_decay if kind.decays else 0.0,
     }
 
 
@@ -129,15 +124,11 @@ def _library() -> Any:
     return pytorch_optimizer
 
 
-MAKERS: dict[str, Callable[[list[Group], Optimizer], torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "sgd": _sgd,
-    "adafactor": _adafactor,
-    "lamb": _lamb,
-    "lars": _lars,
-    "lion": _lion,
-}
-"""Those that treat all weights alike."""
+Maker = Callable[[list[Group], Optimizer], torch.optim.Optimizer]
+ELEMENTWISE: dict[str, Maker] = {"adamw": _adamw, "sgd": _sgd, "lion": _lion}
+"""Those that update every weight by itself."""
+BY_MATRIX: dict[str, Maker] = {"adafactor": _adafactor, "lamb": _lamb, "lars": _lars}
+"""Those that look at whole matrices, and treat all weights alike."""
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -153,32 +144,28 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_rate"] * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group["peak_rate"] * factor)
+            else:
+                group["lr"] = group["peak_rate"] * factor
+
+
+def make_recordable(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Rates and counts live on the device from here on, where a recorded step finds those of the day."""
+    warnings.filterwarnings("ignore", message=".*capturable=True")  # the steps before are not recorded
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+            group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
 
 
 def adam_divisors(
-    subject: Subject, optimizers: Sequence[torch.optim.Optimizer], settings: Optimizer
+    flat: Flat, optimizers: Sequence[torch.optim.Optimizer], settings: Optimizer
 ) -> list[Tensor]:
     """What Adam divides the gradient of each trained parameter by, sqrt(v / (1 - beta2^t)) + epsilon; one copy only."""
-    found = {}
-    for optimizer in optimizers:
-        for leaf, state in optimizer.state.items():
-            corrected = state["exp_avg_sq"] / (1 - settings.beta2 ** float(state["step"]))
-            found[leaf.data_ptr()] = corrected.sqrt() + settings.epsilon
-    parts: dict[str, list[Tensor]] = {}
-    for weight in subject.weights(0):
-        parts.setdefault(weight.name, []).append(found[weight.value.data_ptr()])
-    return [
-        torch.cat(parts[name]).view_as(parameter)
-        for name, parameter in subject.model.named_parameters()
-        if parameter.requires_grad
+    state = {leaf: moments for optimizer in optimizers for leaf, moments in optimizer.state.items()}
+    in_order = [state[leaf] for leaf in sorted(state, key=lambda leaf: leaf.data_ptr())]
+    corrected = [
+        moments["exp_avg_sq"] / (1 - settings.beta2 ** float(moments["step"])) for moments in in_order
     ]
-
-
-@torch.no_grad()
-def clip_gradients(gradients: Gradients, limit: float) -> None:
-    """Scales each copy's gradient to a norm of at most `limit`, as torch's clip_grad_norm_ does."""
-    norms = torch.stack([part.norm(dim=1) for part in gradients.parts]).norm(dim=0)
-    scale = (limit / (norms + 1e-6)).clamp(max=1.0)[:, None]
-    for part in gradients.parts:
-        part.mul_(scale)
+    return flat.by_parameter(torch.cat(corrected).sqrt()[None] + settings.epsilon)

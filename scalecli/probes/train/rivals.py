@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from scalecli.errors import DataError
 from scalecli.probes.config import ProbeConfig
 
 SHARES = (0.25, 0.5, 0.75)
@@ -25,11 +26,21 @@ class Rivals:
         self._above = above
 
     def hopeless(self, config: ProbeConfig, share: float, loss: float) -> str:
-        """Notes a reading; why the run is hopeless by the rule, or nothing."""
+        """Notes a reading; why the run is hopeless by the rule, or nothing.
+
+        Raises:
+            DataError: the file cannot be written, as on a node that does not have the store's disk.
+        """
         best = self._best(config, share)
         line = json.dumps({**_key(config), "share": share, "run_id": config.run_id, "loss": loss})
-        with self._file.open("a", encoding="utf-8") as readings:
-            readings.write(line + "\n")
+        try:
+            with self._file.open("a", encoding="utf-8") as readings:
+                readings.write(line + "\n")
+        except OSError as error:
+            raise DataError(
+                f"{self._file} cannot be written: {error.strerror}",
+                hint="--stop-above needs the store on a disk that all nodes share",
+            ) from error
         if loss <= best + self._above:
             return ""
         return (

@@ -50,9 +50,10 @@ def result_row(
     device: torch.device,
     seconds_per_step: float | None,
     copies: int,
+    devices: int,
 ) -> Row:
-    """The run, every canonical column that applies, and these besides: `flops_exact`, `train_loss`,
-    `copies` (runs trained side by side), `seconds`, `metric_loss_<domain>` of a mixture,
+    """The run, every canonical column that applies, and these besides: `flops_exact`, `train_loss`, `copies` (runs
+    trained side by side), `devices` (it was spread over), `seconds`, `metric_loss_<domain>` of a mixture,
     `metric_loss_last_weights` where `loss` is of an average."""
     loss = outcome.loss
     return {
@@ -72,6 +73,7 @@ def result_row(
         "tokens_per_second": config.batch_tokens / seconds_per_step if seconds_per_step else None,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         "copies": copies,
+        "devices": devices,
         "device": device_name(device),
         "versions": f"scalecli {scalecli.__version__}, torch {torch.__version__}",
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

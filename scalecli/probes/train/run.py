@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from scalecli.data.corpus import Corpus
+from scalecli.errors import ProbeError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.device import Stopwatch, cpu_settings, out_of_memory, resolve_device
+from scalecli.probes.train.acceleration import Acceleration
 from scalecli.probes.train.checkpoint import EVERY_SECONDS, Checkpoints
 from scalecli.probes.train.rivals import SHARES, Rivals
 from scalecli.probes.train.rows import Outcome, evaluation_row, result_row
-from scalecli.probes.train.trainer import Trainer
+from scalecli.probes.train.spread import Spread
+from scalecli.probes.train.trainer import ALONE, Trainer
 from scalecli.probes.units import lengths
 
 WINDOW_STEPS = 16
@@ -71,16 +74,18 @@ def train_together(
     corpus: Corpus,
     device: str = "auto",
     threads: int = 1,
+    spread: Spread = ALONE,
     on_step: OnStep | None = None,
 ) -> Iterator[Row]:
     """Trains runs that can share work (see `units`), each with the result that it would have alone.
 
     Runs that differ in seed, learning rate or weight decay train side by side as copies of one stacked model;
-    runs that differ in length branch from one trunk, where the shorter one's schedule bends.
+    runs that differ in length branch from one trunk, where the shorter one's schedule bends. Where the training is
+    `spread` over processes, each of them calls this, and each yields the same rows.
     """
-    place = resolve_device(device)
+    place = resolve_device(spread.device(device))
     with cpu_settings(threads):
-        yield from _Session(configs, corpus, place, on_step).run()
+        yield from _Session(configs, corpus, place, spread, on_step).run()
 
 
 class _Session:
@@ -91,11 +96,14 @@ class _Session:
         configs: Sequence[ProbeConfig],
         corpus: Corpus,
         device: torch.device,
+        spread: Spread,
         on_step: OnStep | None,
     ) -> None:
+        self.configs = configs
         self.by_length = lengths(configs)
         self.corpus = corpus
         self.device = device
+        self.spread = spread
         self.on_step = on_step
         self.watch = Stopwatch(device)
         self.window: list[Tensor] = []
@@ -106,9 +114,14 @@ class _Session:
         self.failures = [""] * len(copies)
         self.hopeless = [""] * len(copies)
         conduct = copies[0].conduct
+        if conduct.checkpoints and spread.sharding == "zero3":
+            raise ProbeError(
+                "there are no checkpoints of weights in shards", hint="--sharding ddp, or no --checkpoint"
+            )
         self.checkpoints = Checkpoints(conduct.checkpoints, copies) if conduct.checkpoints else None
         self.saved_at = time.monotonic()
-        self.rivals = Rivals(Path(conduct.readings), conduct.stop_above) if conduct.stop_above else None
+        rule = conduct.stop_above and spread.rank == 0
+        self.rivals = Rivals(Path(conduct.readings), conduct.stop_above) if rule else None
 
     def run(self) -> Iterator[Row]:
         pending = list(self.by_length)
@@ -119,6 +132,8 @@ class _Session:
                 self.by_length[0],
                 self.corpus,
                 device=self.device,
+                spread=self.spread,
+                acceleration=Acceleration.of(self.configs, self.device, self.spread.world),
             )
             yield from self._take_up(pending)
             while pending:
@@ -192,7 +207,8 @@ class _Session:
         )
 
     def _save(self, tail_of: int | None) -> None:
-        if self.checkpoints is None or time.monotonic() < self.saved_at + EVERY_SECONDS:
+        """Now and then; of several processes, which have the same state, the first."""
+        if self.checkpoints is None or self.spread.rank or time.monotonic() < self.saved_at + EVERY_SECONDS:
             return
         self.checkpoints.write(
             {
@@ -207,7 +223,7 @@ class _Session:
     def _look(self, configs: Sequence[ProbeConfig]) -> None:
         """Reads the window's losses and marks copies that are beyond hope."""
         before = self.trainer.step - len(self.window)
-        self.last_losses = torch.stack(self.window).mean(dim=0).tolist()
+        self.last_losses = self.spread.averaged(torch.stack(self.window).mean(dim=0)).tolist()
         self.window.clear()
         for copy, (config, loss) in enumerate(zip(configs, self.last_losses, strict=True)):
             self.failures[copy] = self.failures[copy] or self._failure(loss)
@@ -216,6 +232,7 @@ class _Session:
                     if before < share * config.steps <= self.trainer.step:
                         said = self.rivals.hopeless(config, share, loss)
                         self.hopeless[copy] = self.hopeless[copy] or said
+        self.hopeless = self.spread.told(self.hopeless)  # the rivals' file may change while it is read
         if self.on_step:
             first = configs[0]
             self.on_step(StepReport(first.run_id, self.trainer.step, first.steps, self.last_losses[0]))
@@ -256,4 +273,5 @@ class _Session:
             device=self.device,
             seconds_per_step=self.watch.seconds / self.steps_timed if self.steps_timed else None,
             copies=len(self.by_length[0]),
+            devices=self.spread.world,
         )

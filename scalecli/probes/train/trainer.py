@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,20 @@ from scalecli.data.corpus import Corpus
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.subjects import subject_of
 from scalecli.probes.subjects.subject import Batch, Stratum
+from scalecli.probes.train.acceleration import Acceleration, RecordedStep, compile_step
 from scalecli.probes.train.averages import Average
+from scalecli.probes.train.flat import Flat
 from scalecli.probes.train.optimizers import (
-    allocate_gradients,
     build_optimizers,
-    clip_gradients,
+    make_recordable,
     restore_optimizer,
     set_rates,
 )
+from scalecli.probes.train.sharded import Sharded, shard
+from scalecli.probes.train.spread import Spread
+
+ALONE = Spread()
+PLAIN = Acceleration()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +68,61 @@ class Trainer:
         corpus: Corpus,
         *,
         device: torch.device,
+        spread: Spread = ALONE,
+        acceleration: Acceleration = PLAIN,
     ) -> None:
         self.config = configs[0]
         self.device = device
         self.step = 0
-        self._parts = self.config.conduct.parts_of(self.config.batch_sequences)
+        self._spread = spread
+        self._parts = self.config.conduct.parts_of(spread.own_examples(self.config.batch_sequences))
         self.subject = subject_of(configs, corpus, device)
         self.model = self.subject.model
-        self.gradients = allocate_gradients(self.subject)
-        self.optimizers = build_optimizers(self.subject, configs)
+        self.weights: Flat | Sharded
+        if spread.world > 1 and spread.sharding == "zero3":
+            self.weights, self.optimizers = shard(self.subject, self.config, spread.world)
+        else:
+            self.weights = Flat.of(self.subject)
+            self.optimizers = build_optimizers(self.weights, self.subject, configs)
+        static = self.subject.static
+        self._compiled = acceleration.compiled and static
+        if self._compiled:
+            compile_step(self.subject)
+        self._recorded = acceleration.recorded and static
+        if self._recorded:
+            make_recordable(self.optimizers)
+        self._take = self._step_taker()
         averaged = self.config.evaluation.averager != "none"
         self._average = Average(self.config.evaluation, self._trained()) if averaged else None
 
     def advance(self, rate_factor: float) -> Tensor:
-        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,)."""
-        self.gradients.buffer.zero_()
-        losses = torch.zeros(self.subject.copies, device=self.device)
-        for part in self.subject.parts(self.batch(), self._parts):
-            losses += self.backward(part, share=1 / self._parts)
-        self.update(rate_factor)
+        """One optimizer step at `rate_factor` of the peak rates; the training loss of each copy, (c,).
+
+        Where a training is spread over processes, the loss is that of this process's part of the batch.
+        """
+        set_rates(self.optimizers, rate_factor)
+        losses = self._take(self._spread.own_part(self.subject, self.batch()))
+        self._passed()
         return losses
+
+    def _step_taker(self) -> Callable[[Batch], Tensor]:
+        return RecordedStep(self._taken) if self._recorded else self._taken
+
+    def _taken(self, batch: Batch) -> Tensor:
+        """Everything of a step that happens on the device, at the rates that are set."""
+        self.weights.zero_gradients()
+        losses = torch.zeros(self.subject.copies, device=self.device)
+        for part in self.subject.parts(batch, self._parts):
+            losses += self.backward(part, share=1 / self._parts)
+        self.weights.average_gradients(self._spread)
+        self._apply()
+        return losses
+
+    @property
+    def flat(self) -> Flat:
+        """Weights and gradients side by side, as measurements want them: those are not spread over devices."""
+        assert isinstance(self.weights, Flat), "weights in shards cannot be measured"
+        return self.weights
 
     def batch(self) -> Batch:
         """The training batch of this step, on the device."""
@@ -94,12 +136,19 @@ class Trainer:
         return losses.detach()
 
     def update(self, rate_factor: float) -> None:
-        """Clips the gradients that have been added up, and steps the optimizers."""
-        if self.config.grad_clip:
-            clip_gradients(self.gradients, self.config.grad_clip)
+        """Ends a step whose gradients have been added up by `backward`."""
         set_rates(self.optimizers, rate_factor)
+        self._apply()
+        self._passed()
+
+    def _apply(self) -> None:
+        """Clips the gradients, and steps the optimizers."""
+        if self.config.grad_clip:
+            self.weights.clip_gradients(self.config.grad_clip)
         for optimizer in self.optimizers:
             optimizer.step()
+
+    def _passed(self) -> None:
         self.subject.after_step()
         self.step += 1
         if self._average is not None:
@@ -132,7 +181,9 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self) -> list[HeldOutLoss]:
         self.model.eval()
-        losses = torch.cat([self.losses(part) for part in self.subject.held_out()], dim=1).double()
+        # Other shapes than those of training would each be compiled anew.
+        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
+            losses = torch.cat([self.losses(part) for part in self.subject.held_out()], dim=1).double()
         self.model.train()
         return [HeldOutLoss.of(copy, self.subject.strata()) for copy in losses.cpu()]
 
@@ -153,3 +204,4 @@ class Trainer:
             self._average.restore(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             restore_optimizer(optimizer, saved)
+        self._take = self._step_taker()  # what was recorded knows the moments that were
