@@ -50,7 +50,7 @@ LARGE = {
     "cpu": ModelShape(layers=2, width=64, ffn=256, heads=2, kv_heads=2, vocab=1024, tied=True),
     "cuda": ModelShape(layers=12, width=768, ffn=2048, heads=12, kv_heads=12, vocab=50_304, tied=True),
 }
-LARGE_SEQUENCES = {"cpu": 2, "cuda": 16}
+LARGE_SEQUENCES = {"cpu": 2, "cuda": 32}
 
 
 class MinimalBlock(nn.Module):

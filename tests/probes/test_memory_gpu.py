@@ -45,4 +45,4 @@ def test_attention_is_the_same_on_both_devices() -> None:
         kernels.attention(x, 4, 2)[0].square().sum().backward()
     assert there.grad is not None
     assert packed.grad is not None
-    torch.testing.assert_close(there.grad.cpu(), packed.grad)
+    torch.testing.assert_close(there.grad.cpu(), packed.grad, rtol=1e-3, atol=1e-5)  # log-sum-exp is float32
