@@ -32,7 +32,8 @@ def test_a_measured_utilisation_takes_the_place_of_the_model() -> None:
 
 
 def test_what_fits_nowhere_has_no_speed() -> None:
-    assert speed(count=1).tokens_per_second(shape_for_params(175e9, vocab=50_257)) is None
+    """A hundred times what one device trains by streaming layers from its host."""
+    assert speed(count=1).tokens_per_second(shape_for_params(175e11, vocab=50_257)) is None
 
 
 def test_interruptions_cost_time() -> None:
