@@ -83,6 +83,30 @@ def export_runs(
     )
 
 
+@app.command("import", epilog="Example: scalecli runs import old.csv --map loss=val_loss --store runs.db")
+def import_runs(
+    runs: options.Runs,
+    store: options.Store = Path("runs.db"),
+    map: options.Map = None,
+    unit: options.Unit = None,
+    where: options.Where = None,
+    as_json: options.Json = False,
+) -> None:
+    """Take the rows of a table into a store, beside the runs of probes; rows that it has are left alone."""
+    from scalecli.data.store import Store
+
+    read = read_table(runs, map, unit, where, keep_status=None)
+    with Store.open(store) as opened:
+        new = opened.import_rows(read)
+    document = {
+        "schema": "scalecli/runs-import/1",
+        "rows": len(read.frame),
+        "new": new,
+        "store": str(store),
+    }
+    show(document, _draw_import, as_json=as_json)
+
+
 def _document(read: RunTable) -> dict[str, Any]:
     return {
         "schema": "scalecli/runs/1",
@@ -116,3 +140,7 @@ def _draw_run(document: Any) -> Iterator[RenderableType]:
 
 def _draw_export(document: Any) -> Iterator[RenderableType]:
     yield f"{document['rows']} rows → {document['file']}"
+
+
+def _draw_import(document: Any) -> Iterator[RenderableType]:
+    yield f"{document['new']} of {document['rows']} rows are new → {document['store']}"

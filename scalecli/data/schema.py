@@ -181,6 +181,15 @@ OK_ELSEWHERE = frozenset({"finished", "completed", "complete", "success", "succe
 """What other tools call a run that ended well, in any case: such rows are as good as `ok`."""
 
 
+def status_of(said: object) -> str:
+    """A status as we call it.
+
+    >>> status_of("Finished"), status_of("crashed")
+    ('ok', 'crashed')
+    """
+    return "ok" if str(said).strip().casefold() in OK_ELSEWHERE else str(said)
+
+
 def column_for(name: str) -> Column:
     """The canonical column of this name, a member of its family, or a plain number of the user's own.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scalecli.data.schema import OK_ELSEWHERE
+from scalecli.data.schema import status_of
 from scalecli.data.where import Values, Where
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def select_status(frame: pd.DataFrame, wanted: Collection[str] | None) -> tuple[
     if wanted is None or "status" not in frame.columns:
         return np.ones(len(frame), dtype=bool), []
     statuses = [
-        "ok" if gone or str(status).strip().casefold() in OK_ELSEWHERE else str(status)
+        "ok" if gone else status_of(status)
         for status, gone in zip(frame["status"], frame["status"].isna(), strict=True)
     ]
     counts = Counter(status for status in statuses if status not in wanted)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from scalecli.data.lock import DriverLock
 from scalecli.data.network import on_network_file_system
 from scalecli.data.records import frame_of, plain_value, records_of
-from scalecli.data.schema import COLUMNS, FINISHED, STATUSES
+from scalecli.data.schema import COLUMNS, FINISHED, STATUSES, status_of
 from scalecli.errors import DataError
 
 if TYPE_CHECKING:
@@ -434,9 +434,8 @@ def _imported(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A row of a table as a result: missing cells left out, with an id and a status."""
     present = {name: value for name, value in record.items() if value is not None}
     by_content = "import-" + hashlib.sha256(_json(present).encode()).hexdigest()[:16]
-    return _checked_result(
-        {"status": "ok", **present, "run_id": str(present.get("run_id", by_content))}, source
-    )
+    run_id, status = str(present.get("run_id", by_content)), status_of(present.get("status", "ok"))
+    return _checked_result({**present, "run_id": run_id, "status": status}, source)
 
 
 def _checked_result(record: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from scalecli.data.schema import COLUMNS
 from scalecli.errors import ExportError
 from scalecli.plan.document import Interval, MemoryPart, Plan, Warning
 
@@ -779,13 +780,51 @@ class MemoryCalibrationDocument(_Open):
     record: str
 
 
+def _list_columns(schema: dict[str, Any]) -> None:
+    """Every canonical column with its unit, in the schema of a row."""
+    schema["properties"] = {
+        name: {"description": f"{column.description} [{column.unit}]" if column.unit else column.description}
+        for name, column in COLUMNS.items()
+    }
+
+
+class _Run(BaseModel):
+    """A row of a run table: canonical columns, and all others that the table has."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_list_columns)
+
+
 class RunsDocument(_Open):
     """`runs list --json`."""
 
     schema_name: Literal["scalecli/runs/1"] = Field(alias="schema")
     source: str
     rows: _Rows
-    runs: list[dict[str, Any]]
+    runs: list[_Run]
+
+
+class RunDocument(_Open):
+    """`runs show --json`."""
+
+    schema_name: Literal["scalecli/run/1"] = Field(alias="schema")
+    run: _Run
+
+
+class RunsExportDocument(_Open):
+    """`runs export --json`."""
+
+    schema_name: Literal["scalecli/runs-export/1"] = Field(alias="schema")
+    rows: int
+    file: str
+
+
+class RunsImportDocument(_Open):
+    """`runs import --json`."""
+
+    schema_name: Literal["scalecli/runs-import/1"] = Field(alias="schema")
+    rows: int
+    new: int = Field(description="rows that the store did not have")
+    store: str
 
 
 class _LawSummary(_Open):
@@ -899,7 +938,10 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "probe-throughput": ProbeThroughputDocument,
     "proxy-ranks": ProxyRanksDocument,
     "quickstart": QuickstartDocument,
+    "run": RunDocument,
     "runs": RunsDocument,
+    "runs-export": RunsExportDocument,
+    "runs-import": RunsImportDocument,
     "sensitivity": SensitivityDocument,
     "simulation": SimulationDocument,
     "sweep": SweepDocument,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
+import scalecli
 from scalecli.cli.app import app
 from scalecli.cli.group import ScalecliGroup
+from scalecli.data.schema import COLUMNS
 from scalecli.data.tables import read_runs
 from scalecli.export.formats import read_plan, render
 from scalecli.export.schemas import document_names, document_schema
@@ -135,10 +138,30 @@ def test_runs_are_listed_shown_and_exported_whole(tmp_path: Path) -> None:
     listed = validated(document("runs", "list", GADRE, "--map", "loss=loss_c4_val"), "runs")
     assert listed["rows"] == {"read": 31, "used": 31, "dropped": []}
     out = tmp_path / "runs.jsonl"
-    document("runs", "export", GADRE, "--map", "loss=loss_c4_val", "-o", out)
+    validated(document("runs", "export", GADRE, "--map", "loss=loss_c4_val", "-o", out), "runs-export")
     assert read_runs(out, require=["params", "tokens", "loss"]).columns(["loss"])["loss"].tolist() == [
         row["loss"] for row in listed["runs"]
     ]
+
+
+def test_one_run_is_shown_and_columns_have_their_units(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("run_id,params,loss\nabc,1000,3\nabd,2000,2.5\n")
+    assert validated(document("runs", "show", table, "abd"), "run")["run"]["loss"] == 2.5
+    row = document_schema("runs")["$defs"]["_Run"]["properties"]
+    assert set(row) == set(COLUMNS)
+    assert row["batch_tokens"]["description"].endswith("[tokens]")
+
+
+def test_a_table_is_taken_into_a_store_once(tmp_path: Path) -> None:
+    table, store = tmp_path / "old.csv", tmp_path / "runs.db"
+    table.write_text("params,tokens,val_loss,status\n1000,2,3,finished\n2000,2,2.5,\n3000,2,,diverged\n")
+    words = ("runs", "import", table, "--map", "loss=val_loss", "--unit", "tokens=1e6", "--store", store)
+    assert validated(document(*words), "runs-import")["new"] == 3
+    assert document(*words)["new"] == 0
+    kept = read_runs(store, require=["params", "tokens", "loss"]).columns(["tokens", "loss"])
+    assert kept["tokens"].tolist() == [2e6, 2e6]
+    assert kept["loss"].tolist() == [3.0, 2.5]
 
 
 def test_laws_are_listed_and_shown() -> None:
@@ -158,6 +181,12 @@ def test_this_machine_is_described() -> None:
 @pytest.mark.parametrize("name", document_names())
 def test_every_schema_is_a_schema(name: str) -> None:
     Draft202012Validator.check_schema(document_schema(name))
+
+
+def test_every_document_has_a_schema() -> None:
+    sources = (path.read_text() for path in Path(scalecli.__file__).parent.rglob("*.py"))
+    written = {name for text in sources for name in re.findall(r'"scalecli/([a-z-]+)/\d"', text)}
+    assert written == set(document_names())
 
 
 def commands(group: Any, *path: str) -> list[tuple[str, ...]]:
