@@ -7,6 +7,7 @@ line: `{"error": {"code", "type", "message", "hint"}}`.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ def _report(error: Exception, words: list[str], as_json: bool) -> int:
             command = context.command_path if context else "scalecli"
             return _say(error.exit_code, kind, error.format_message(), f"{command} --help", as_json)
         case _:
-            again = "run the same command again to go on: scalecli " + " ".join(words)
+            again = "run the same command again to go on: scalecli " + shlex.join(words)
             return _say(
                 INTERRUPTED, "Interrupted", "interrupted; what had finished is stored", again, as_json
             )

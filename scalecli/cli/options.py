@@ -106,7 +106,6 @@ Where = Annotated[
 Level = Annotated[
     float, typer.Option("--interval", min=0.01, max=0.999, help="Probability of the intervals.")
 ]
-LawName = Annotated[str, typer.Option("--law", help="A law's name; see `scalecli laws list`.")]
 Fits = Annotated[
     list[Path] | None,
     typer.Option("--fit", help="A fit file (repeat): a loss law, a landscape, a critical batch size."),

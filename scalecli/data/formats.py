@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scalecli.data.cells import MISSING
 from scalecli.data.records import frame_of, plain_value, records_of
-from scalecli.errors import BadRow, DataError
+from scalecli.errors import BadRow, DataError, needs_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,12 +247,8 @@ def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _pyarrow() -> Any:
-    try:
+    with needs_extra("parquet", "Parquet", DataError):
         import pyarrow  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        raise DataError(
-            "Parquet needs pyarrow, which is not installed", hint="pip install 'scalecli[parquet]'"
-        ) from None
     return pyarrow
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from scalecli.accounting.flops import flops_6nd, training_flops
@@ -232,10 +232,6 @@ class ProbeConfig:
     def _hash(self, *, without: tuple[str, ...]) -> str:
         resolved = {key: value for key, value in asdict(self).items() if key not in without}
         return _digest({"recipe": RECIPE, **resolved, "shape": _identity(self.shape)})[:16]
-
-    def for_tokens(self, tokens: float) -> ProbeConfig:
-        """The same run on about `tokens` tokens: rounded to whole steps, at least one."""
-        return replace(self, steps=max(1, round(tokens / self.batch_tokens)))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -15,7 +15,7 @@ EXTRAS = {
     "hf": ("transformers",),
     "optimizers": ("pytorch_optimizer",),
     "parquet": ("pyarrow",),
-    "plot": ("matplotlib", "jinja2"),
+    "plot": ("matplotlib",),
     "ray": ("ray",),
     "slurm": ("submitit",),
 }

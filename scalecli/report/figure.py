@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalecli.errors import ExportError
+from scalecli.errors import ExportError, needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +19,9 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 @contextmanager
 def figure(path: Path, *, panels: int = 1, width: float = 5.0, height: float = 3.8) -> Iterator[list[Axes]]:
     """Axes to draw on; the file (SVG or PNG by its suffix) is written when the block ends."""
-    try:
+    with needs_extra("plot", "a figure", ExportError):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ExportError("figures need matplotlib", hint="pip install 'scalecli[plot]'") from error
     drawn = Figure(figsize=(width * panels, height), layout="constrained")
     FigureCanvasAgg(drawn)
     yield list(drawn.subplots(1, panels, squeeze=False)[0])

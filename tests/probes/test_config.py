@@ -48,8 +48,7 @@ def test_identity_is_pinned(config: ProbeConfig) -> None:
 
 
 def test_family_differs_in_length_only(config: ProbeConfig) -> None:
-    longer = config.for_tokens(3 * config.tokens)
-    assert longer.steps == 180
+    longer = replace(config, steps=3 * config.steps)
     assert longer.family == config.family
     assert replace(config, seed=3).family != config.family
 

@@ -65,7 +65,7 @@ def run(
 
     if not 0 < probe.start <= config.steps:
         raise ProbeError(
-            f"step {probe.start} is no step of a run of {config.steps}", hint="give --start within it"
+            f"step {probe.start} is no step of a run of {config.steps}", hint="give --branch-at within it"
         )
     if probe.factors[:1] != (1,) or list(probe.factors) != sorted(set(probe.factors)):
         raise ProbeError(f"factors {probe.factors} do not rise from 1", hint="use 1,2,4,8")

@@ -1,11 +1,11 @@
 """From Lanczos coefficients to the extremes of a spectrum, and from these to the largest stable rate. No torch.
 
 Gradient descent on a quadratic of curvature h stays stable up to a rate of 2 / h, with momentum beta up to
-2 (1 + beta) / h; Adam up to 2 (1 + beta1) / ((1 - beta1) h) with h of the preconditioned Hessian (Cohen et al. 2022,
-2207.14484, proposition 1): 38 / h at beta1 = 0.9.
+2 (1 + beta) / h; Adam up to 2 (1 + beta1) / ((1 - beta1) h) with h of the preconditioned Hessian (cohen2022,
+proposition 1): 38 / h at beta1 = 0.9.
 
 A batch's Hessian is the full one and noise, whose part falls with the batch. Its largest eigenvalue is
-lambda + c / B for a spike that stands out (Granziol et al. 2020, 2006.09092, theorem 1), so that the stable rate
+lambda + c / B for a spike that stands out (granziol2020, theorem 1), so that the stable rate
 grows with the batch while c / B is the larger part, and not beyond.
 """
 
@@ -21,8 +21,6 @@ import numpy.typing as npt
 from scalecli.errors import NotEnoughSignal, ProbeError
 
 Array = npt.NDArray[np.float64]
-SOURCE = "granziol2020"
-STABLE_SOURCE = "cohen2022"
 GRID, SPAN = 600, 100.0
 """Values that are tried for the batch at which noise doubles the curvature, this far beyond those measured."""
 
@@ -47,15 +45,21 @@ def extremes(alphas: Sequence[float], betas: Sequence[float]) -> Extremes:
     return Extremes(float(values[0]), float(values[-1]), float(abs(betas[-1] * vectors[-1, -1])))
 
 
-def stable_rate(curvature: float, optimizer: str, beta1: float) -> float:
-    """The largest learning rate that this curvature leaves stable; infinite where it is not positive.
-
-    `curvature` is of the Hessian for `sgd`, of the preconditioned one for `adamw`. Raises `ProbeError` for others.
-    """
+def check_optimizer(optimizer: str) -> None:
+    """Raise `ProbeError` for an optimizer whose stable rate is not known in closed form."""
     if optimizer not in ("sgd", "adamw"):
         raise ProbeError(
             f"what is stable under {optimizer} is not known in closed form", hint="use adamw or sgd"
         )
+
+
+def stable_rate(curvature: float, optimizer: str, beta1: float) -> float:
+    """The largest learning rate that this curvature leaves stable; infinite where it is not positive.
+
+    `curvature` is of the Hessian for `sgd`, of the preconditioned one for `adamw`. Raises `ProbeError` for
+    others.
+    """
+    check_optimizer(optimizer)
     if curvature <= 0:
         return math.inf
     factor = 2 * (1 + beta1)

@@ -13,7 +13,7 @@ from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.columns import Row
 from scalecli.probes.config import ProbeConfig
-from scalecli.probes.curvature.estimate import Extremes, extremes
+from scalecli.probes.curvature.estimate import Extremes, check_optimizer, extremes
 from scalecli.probes.curvature.products import HessianProducts
 from scalecli.probes.device import cpu_settings, resolve_device
 from scalecli.probes.subjects import subject_of
@@ -55,11 +55,7 @@ def run(
         raise ProbeError(
             f"step {probe.start} is no step of a run of {config.steps}", hint="give --at within it"
         )
-    if config.optimizer.name not in ("adamw", "sgd"):
-        raise ProbeError(
-            f"what is stable under {config.optimizer.name} is not known in closed form",
-            hint="use adamw or sgd",
-        )
+    check_optimizer(config.optimizer.name)
     place = resolve_device(device)
     total = probe.start + len(probe.batches) * probe.repeats
     with cpu_settings(threads):

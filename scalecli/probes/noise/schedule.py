@@ -1,7 +1,7 @@
 """Batches that would follow the gradient noise along a training, by two rules. Pure arithmetic.
 
 The norm test grows the batch where the variance of its gradient is more than eta^2 of its square:
-B' = Var / (eta^2 |g_B|^2) (Lau et al. 2024, 2402.11215, equation 5), and never shrinks it. Where B' = B, that is
+B' = Var / (eta^2 |g_B|^2) (lau2024, equation 5), and never shrinks it. Where B' = B, that is
 (1 / eta^2 - 1) B_simple: at eta^2 = 1/2 the test holds the batch at the noise scale itself. The other rule is the
 noise scale as it is measured, which may fall.
 """
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from scalecli.errors import ProbeError
 from scalecli.probes.noise.estimate import SquaredNorms
 
-SOURCE = "lau2024"
 ETA = math.sqrt(0.5)
 
 

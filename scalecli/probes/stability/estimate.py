@@ -1,7 +1,7 @@
 """Which pairs of batch and rate train without rises of the loss. Pure arithmetic.
 
 Under Adam a rise begins where gradients of successive steps agree: the update then is near its largest, one rate in
-every weight, and follows the gradient closely (Molybog et al. 2023, 2304.09871, section 4). So the mean size of the
+every weight, and follows the gradient closely (molybog2023, section 4). So the mean size of the
 update in rates and its correlation with the gradient are told beside the verdict, which rests on the loss alone.
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 from scalecli.errors import ProbeError
 from scalecli.probes.columns import Row
 
-SOURCE = "molybog2023"
 RISE = 0.1
 """Nats that the held-out loss may rise above its lowest reading: good rates rise by 0.054 at most, those ten times as
 large by 0.102 at least (docs/benchmarks.md)."""
