@@ -115,7 +115,7 @@ def _for_optimizer(
         return found, rule
     changed = change_optimizer(found.value, str(before), after)
     if changed.value is None:
-        notes.warn("W-RATE-UNKNOWN", f"{changed.rule}: {changed.warning}")
+        notes.warn("W-RATE-NOT-MOVED", f"{changed.rule}: {changed.warning}")
         return None, rule
     return _times(found, changed), f"{rule}; {changed.rule}"
 

@@ -311,7 +311,7 @@ def test_an_optimum_of_adamw_is_none_of_another_optimizer(
     assert lion.learning_rate.peak is not None
     assert lion.learning_rate.peak.high < own.learning_rate.peak.value / 2  # type: ignore[operator]
     assert sgd.learning_rate.peak is None
-    assert "W-RATE-UNKNOWN" in codes(sgd)
+    assert "W-RATE-NOT-MOVED" in codes(sgd)
     assert (own.optimizer.beta2, lion.optimizer.beta2, sgd.optimizer.beta2) == (0.95, 0.99, None)
     assert own.learning_rate.flat_range is not None
     assert lion.learning_rate.flat_range is None

@@ -92,7 +92,7 @@ def test_mup_runs_give_multipliers_for_the_target_width(make_fit: Maker, landsca
 )
 def test_published_rates_are_adamws(optimizer: str, known: bool) -> None:
     plan, usual = planned(optimizer=optimizer), planned()
-    assert ("W-RATE-UNKNOWN" in codes(plan)) is not known
+    assert ("W-RATE-NOT-MOVED" in codes(plan)) is not known
     assert (plan.learning_rate.peak is not None) is known
     if optimizer == "lion":
         assert plan.learning_rate.peak is not None
