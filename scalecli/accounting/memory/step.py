@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 from scalecli.accounting.memory.decoder import Decoder
@@ -19,6 +21,8 @@ ENDS = 2
 """Layers at either end of a run of equal ones that are gone through. From one to the next everything changes by the
 same amounts, so that the highest point is at an end; the inner of the two shows the amounts."""
 WAITING = "waiting micro-batches"
+WALKS = 4096
+"""So many are remembered: a search for a layout asks for the same ones under every schedule and batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +46,46 @@ def step_peaks(
         cases = [(in_flight, True)]
     else:
         cases = [(in_flight, False), *([(in_flight - 1, True)] if in_flight > 1 else [])]
-    steps = [Step(rank, recipe, layout, alive, earlier=earlier) for alive, earlier in cases]
-    found = [step.peaks() for step in steps]
+    # How many micro-batches wait, and in which order, is all that they change.
+    alone, unscheduled = replace(recipe, accumulation=1), replace(layout, schedule="1f1b", virtual_stages=1)
+    walked = [(alive, _walk(rank, alone, unscheduled, earlier)) for alive, earlier in cases]
+    found = [walk.while_waiting(alive) for alive, walk in walked]
     highest = found[0] | {
         moment: max((peaks[moment] for peaks in found), key=lambda terms: sum(terms.values()))
         for moment in found[0]
         if moment != "forward"  # all forwards have begun before the second backward
     }
-    return highest, steps[0].saved_bytes
+    return highest, walked[0][1].saved_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What one micro-batch alone takes: the highest point of each moment, and what forward keeps for backward."""
+
+    peaks: Mapping[Moment, Bytes]
+    step: Bytes
+    saved_bytes: int
+
+    def while_waiting(self, in_flight: Fraction) -> dict[Moment, Bytes]:
+        """The peaks where so many micro-batches are alive in forward or backward."""
+        waiting = round((in_flight - 1) * self.saved_bytes)
+        return {
+            **{moment: alive | {WAITING: waiting} for moment, alive in self.peaks.items()},
+            "step": self.step,
+        }
+
+
+@lru_cache(maxsize=WALKS)
+def _walk(rank: Rank, recipe: Recipe, layout: Layout, earlier: bool) -> Walk:
+    return Step(rank, recipe, layout, earlier=earlier).walk()
 
 
 class Step:
     """Forward and backward of one micro-batch, and the optimizer step."""
 
-    def __init__(
-        self, rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction, *, earlier: bool
-    ) -> None:
-        """`in_flight` micro-batches are alive in forward or backward; `earlier` ones are done and have left
-        gradients."""
-        self.rank, self.recipe, self.layout, self.in_flight = rank, recipe, layout, in_flight
+    def __init__(self, rank: Rank, recipe: Recipe, layout: Layout, *, earlier: bool) -> None:
+        """`earlier` micro-batches are done and have left gradients."""
+        self.rank, self.recipe, self.layout = rank, recipe, layout
         self.resident = Resident(rank, recipe, layout)
         held = earlier or self.resident.keeps_gradients
         self.tape = Tape(
@@ -78,12 +103,10 @@ class Step:
         self.saved_bytes = 0
         """Kept by forward for backward: activations and weight copies of one micro-batch, loss included."""
 
-    def peaks(self) -> dict[Moment, Bytes]:
-        """Bytes of every term at the highest point of each moment."""
+    def walk(self) -> Walk:
+        """Through forward and backward, once."""
         self._backward(self._forward())
-        waiting = round((self.in_flight - 1) * self.saved_bytes)
-        during = {moment: alive | {WAITING: waiting} for moment, alive in self.tape.peaks.items()}
-        return {**during, "step": self.resident.step()}
+        return Walk(self.tape.peaks, self.resident.step(), self.saved_bytes)
 
     def _forward(self) -> Buffer:
         """The loss, or what this stage sends to the next one."""
