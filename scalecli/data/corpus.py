@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scalecli.data.mixture import Share, parse_mixture
-from scalecli.data.notes import Note
+from scalecli.data.notes import Notice
 from scalecli.data.text.documents import read_documents
 from scalecli.data.text.hub import dataset_documents, is_dataset
 from scalecli.data.text.split import Text, split_documents
@@ -58,7 +58,7 @@ class Corpus:
     sha256: str
     tokenizer: str = "bytes"
     domains: tuple[Domain, ...] = ()
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
     @property
     def unique_tokens(self) -> int:
@@ -82,12 +82,12 @@ class Corpus:
         """How often training on `tokens` tokens sees the training text."""
         return tokens / self.unique_tokens
 
-    def repetition(self, tokens: float) -> Note | None:
+    def repetition(self, tokens: float) -> Notice | None:
         """A warning when training on `tokens` tokens goes past one epoch, where laws of fresh data end."""
         if not self.unique_tokens or self.epochs(tokens) <= 1:
             return None
         fact = f"{format_count(tokens)} tokens are {self.epochs(tokens):.2f} epochs of {self.name}"
-        return Note(
+        return Notice(
             "W-EPOCHS", f"{fact} ({format_count(self.unique_tokens)} tokens): give more text with --data"
         )
 
@@ -211,7 +211,7 @@ def _mixed(shares: Sequence[Share], parts: Sequence[Corpus]) -> Corpus:
         bytes_per_token=None if None in known else mean,
         sha256=hashlib.sha256(described.encode()).hexdigest(),
         domains=domains,
-        notes=(*(note for part in parts for note in part.notes), Note("W-MIXTURE", fact)),
+        notes=(*(note for part in parts for note in part.notes), Notice("W-MIXTURE", fact)),
     )
 
 

@@ -32,24 +32,24 @@ METRIC_WORDS = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """A warning with a code that scripts may match."""
+class Notice:
+    """A soft failure: `code` is `W-...`, which scripts may match, `message` the fact with numbers."""
 
     code: str
     message: str
 
 
-def mapping_notes(mapping: Mapping[str, str]) -> list[Note]:
+def mapping_notes(mapping: Mapping[str, str]) -> list[Notice]:
     """What the names of mapped columns say against their use."""
     notes = []
     for name, source in mapping.items():
         folded = source.casefold()
         if name == "batch_tokens" and "seq" in folded:
             fact = f"batch_tokens is read from {source}, whose name says sequences"
-            notes.append(Note("W-BATCH-UNIT", f"{fact}: map batch_sequences and sequence_length instead"))
+            notes.append(Notice("W-BATCH-UNIT", f"{fact}: map batch_sequences and sequence_length instead"))
         if name == "loss" and METRIC_WORDS & set(re.split("[^a-z0-9]+", folded)):
             notes.append(
-                Note(
+                Notice(
                     "W-METRIC",
                     f"loss is read from {source}, whose name says a score: laws are of losses, and a score does not "
                     "follow the loss (ghorbani2021: BLEU; an accuracy rises where a loss falls): fit the loss first",
@@ -58,7 +58,7 @@ def mapping_notes(mapping: Mapping[str, str]) -> list[Note]:
         if name == "loss" and ("bpb" in folded or "bits" in folded):
             fact = f"loss is read from {source}, whose name says bits"
             notes.append(
-                Note(
+                Notice(
                     "W-LOSS-UNIT",
                     f"{fact}: loss is in nats per token (--unit loss=0.6931 for bits per token)",
                 )
@@ -66,12 +66,12 @@ def mapping_notes(mapping: Mapping[str, str]) -> list[Note]:
         if name == "loss" and ("ppl" in folded or "perplexity" in folded):
             fact = f"loss is read from {source}, whose name says perplexity"
             notes.append(
-                Note("W-LOSS-UNIT", f"{fact}: --map perplexity={source}, and the loss is its logarithm")
+                Notice("W-LOSS-UNIT", f"{fact}: --map perplexity={source}, and the loss is its logarithm")
             )
     return notes
 
 
-def table_notes(frame: pd.DataFrame) -> list[Note]:
+def table_notes(frame: pd.DataFrame) -> list[Notice]:
     """What the values say against each other; only columns that are all positive numbers are looked at."""
     columns = {
         str(name): values for name in frame.columns if (values := _all_positive(frame[name])) is not None
@@ -84,52 +84,52 @@ def table_notes(frame: pd.DataFrame) -> list[Note]:
             )
             factor = "1e6" if name != "tokens" and np.median(columns[name]) > MILLIONS else "1e9"
             notes.append(
-                Note("W-UNIT", f"{fact}: is the column in millions or billions? (--unit {name}={factor})")
+                Notice("W-UNIT", f"{fact}: is the column in millions or billions? (--unit {name}={factor})")
             )
     return (
         notes + _frozen_notes(columns) + _loss_notes(columns) + _batch_notes(columns) + _flops_notes(columns)
     )
 
 
-def _frozen_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
+def _frozen_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Notice]:
     if "params_frozen" not in columns:
         return []
     fact = f"{np.median(columns['params_frozen']):.3g} parameters of the median run are frozen"
     return [
-        Note(
+        Notice(
             "W-FROZEN-PARAMS",
             f"{fact}: params counts trained weights only, as laws want it ({FROZEN_SOURCE})",
         )
     ]
 
 
-def _loss_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
+def _loss_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Notice]:
     if "loss" not in columns or np.median(columns["loss"]) <= TOO_MUCH_LOSS:
         return []
     fact = f"half of the losses are above {TOO_MUCH_LOSS:g} nats per token, which no vocabulary allows"
-    return [Note("W-LOSS-UNIT", f"{fact}: a percentage, or a sum? (--unit loss=0.01 for per cent)")]
+    return [Notice("W-LOSS-UNIT", f"{fact}: a percentage, or a sum? (--unit loss=0.01 for per cent)")]
 
 
-def _batch_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
+def _batch_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Notice]:
     if {"tokens", "steps", "batch_tokens"} <= columns.keys():
         ratio = float(np.median(columns["tokens"] / (columns["steps"] * columns["batch_tokens"])))
         length = float(np.median(columns["sequence_length"])) if "sequence_length" in columns else None
         if length is not None and length > 1 and abs(ratio / length - 1) < STEP_MISMATCH:
             fact = f"tokens are {length:g} (one sequence) times steps x batch_tokens"
             return [
-                Note(
+                Notice(
                     "W-BATCH-UNIT",
                     f"{fact}: batch_tokens looks like sequences (--unit batch_tokens={length:g})",
                 )
             ]
         if abs(ratio - 1) > STEP_MISMATCH:
             fact = f"tokens are {ratio:.3g} times steps x batch_tokens in the median run"
-            return [Note("W-BATCH-UNIT", f"{fact}: is a batch in sequences, or a ramp of the batch?")]
+            return [Notice("W-BATCH-UNIT", f"{fact}: is a batch in sequences, or a ramp of the batch?")]
     elif {"batch_tokens", "sequence_length"} <= columns.keys():
         short = int(np.sum(columns["batch_tokens"] < columns["sequence_length"]))
         if short:
             return [
-                Note(
+                Notice(
                     "W-BATCH-UNIT",
                     f"batch_tokens is below sequence_length in {short} runs: is it in sequences?",
                 )
@@ -137,14 +137,16 @@ def _batch_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
     return []
 
 
-def _flops_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Note]:
+def _flops_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Notice]:
     if not {"flops", "params", "tokens"} <= columns.keys() or "params_active" in columns:
         return []
     ratio = float(np.median(columns["flops"] / (6 * columns["params"] * columns["tokens"])))
     if 1 / FLOPS_MISMATCH <= ratio <= FLOPS_MISMATCH:
         return []
     return [
-        Note("W-FLOPS", f"flops are {ratio:.3g} times 6 x params x tokens in the median run: check the units")
+        Notice(
+            "W-FLOPS", f"flops are {ratio:.3g} times 6 x params x tokens in the median run: check the units"
+        )
     ]
 
 

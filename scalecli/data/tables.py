@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scalecli.data.cells import Array, Origin, numbers_of, optional_numbers, required_numbers
 from scalecli.data.derive import Derivation, counted_as, derivations_for
 from scalecli.data.formats import Loaded, StoreRows, is_run_table, load, write_runs
-from scalecli.data.notes import Note, mapping_notes, table_notes
+from scalecli.data.notes import Notice, mapping_notes, table_notes
 from scalecli.data.records import records_of
 from scalecli.data.schema import column_for, likely_source
 from scalecli.data.selection import Dropped, select_status, select_where
@@ -23,7 +23,7 @@ from scalecli.errors import DataError, TooFewRuns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Dropped", "Note", "RunTable", "StoreRows", "is_run_table", "read_runs", "write_runs"]
+__all__ = ["Dropped", "Notice", "RunTable", "StoreRows", "is_run_table", "read_runs", "write_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RunTable:
     dropped: tuple[Dropped, ...]
     source: str
     sha256: str
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Notice, ...] = ()
     diverged: pd.DataFrame | None = None
     params_kind: str | None = None
 
@@ -243,8 +243,8 @@ def _derived(frame: pd.DataFrame, steps: Sequence[Derivation], factors: Mapping[
     return frame
 
 
-def _derivation_note(step: Derivation) -> Note:
-    return Note("W-DERIVED", f"{step.name} is not in the table and was computed: {step.formula}")
+def _derivation_note(step: Derivation) -> Notice:
+    return Notice("W-DERIVED", f"{step.name} is not in the table and was computed: {step.formula}")
 
 
 def _with_inputs(require: Collection[str], steps: Sequence[Derivation]) -> list[str]:

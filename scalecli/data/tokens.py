@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalecli.data.notes import Note
+from scalecli.data.notes import Notice
 from scalecli.errors import DataError
 from scalecli.units import format_count
 
@@ -45,7 +45,7 @@ class TokenFiles:
     train: NDArray[np.integer[Any]]
     validation: NDArray[np.integer[Any]]
     vocab: int
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
 
 def holds_tokens(spec: str) -> bool:
@@ -174,15 +174,17 @@ def _first(arrays: list[Any], max_bytes: int) -> Any:
     return np.concatenate(parts)
 
 
-def _truncation(path: Path, there: int, used: int) -> list[Note]:
+def _truncation(path: Path, there: int, used: int) -> list[Notice]:
     if used == there:
         return []
     return [
-        Note("W-TRUNCATED", f"the first {format_count(used)} of {format_count(there)} ids in {path} are used")
+        Notice(
+            "W-TRUNCATED", f"the first {format_count(used)} of {format_count(there)} ids in {path} are used"
+        )
     ]
 
 
-def _vocabulary(path: Path, stated: int | None, *sides: Any) -> tuple[int, list[Note]]:
+def _vocabulary(path: Path, stated: int | None, *sides: Any) -> tuple[int, list[Notice]]:
     """The size of the vocabulary, which every id has been found to be below."""
     largest, smallest = (
         max(int(side.max()) for side in sides if len(side)),
@@ -195,7 +197,7 @@ def _vocabulary(path: Path, stated: int | None, *sides: Any) -> tuple[int, list[
     if stated is None:
         vocab = -(-(largest + 1) // ROUNDED) * ROUNDED
         fact = f"the largest id in {path} is {largest}: a vocabulary of {vocab} is assumed"
-        return vocab, [Note("W-VOCABULARY", f"{fact}; say it with --tokenizer ids:N")]
+        return vocab, [Notice("W-VOCABULARY", f"{fact}; say it with --tokenizer ids:N")]
     room = 2 ** (8 * sides[0].dtype.itemsize)
     if stated > room:
         raise DataError(

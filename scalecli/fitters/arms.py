@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, TooFewRuns
 from scalecli.fitters.compare.exponents import exponents_of
 from scalecli.fitters.domain import domain_of
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.fit import Fit, FitOptions, fit_law
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import (
     Array,
     Columns,

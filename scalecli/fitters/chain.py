@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.errors import DataError
 from scalecli.fitters.fit import Fit, Interval
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, Columns, names, scalar_of, values
 from scalecli.fitters.laws.critical_batch_loss import CriticalBatchLoss
 from scalecli.fitters.laws.kaplan_steps import KaplanSteps

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.errors import DataError
 from scalecli.fitters.calibrate import Band, Validation
 from scalecli.fitters.checklist import checklist
 from scalecli.fitters.formula import formula_law
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, names, with_values
 from scalecli.fitters.laws import law_named
 from scalecli.fitters.reach import Reach

@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.notes import Notice
 from scalecli.errors import DataError, NoOptimum
 from scalecli.fitters.calibrate import Band, Validation, band_of, calibrate, log_predictions
 from scalecli.fitters.checks.diagnostics import diagnose
@@ -29,7 +30,7 @@ from scalecli.fitters.checks.subsets import Labels
 from scalecli.fitters.document import from_json, read_fields, read_text, to_json, write_document
 from scalecli.fitters.domain import Domain, domain_of, extrapolation, scale_of
 from scalecli.fitters.estimate import Estimate, Method, estimate
-from scalecli.fitters.identify import Notice, check_runs
+from scalecli.fitters.identify import check_runs
 from scalecli.fitters.law import (
     Array,
     ClusteredLaw,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.errors import DataError, NotIdentified, TooFewRuns
 from scalecli.fitters.law import (
     Array,
@@ -34,14 +34,6 @@ SMALLEST, LARGEST = 1e-100, 1e100
 FEW_LEVELS = 3
 SAME_LEVEL = 0.01
 """Values of a column within 1 % of each other are one level."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A soft failure: `code` is `W-...`, `message` the fact with numbers."""
-
-    code: str
-    message: str
 
 
 def check_runs(

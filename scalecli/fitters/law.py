@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from scalecli.fitters.identify import Notice
+    from scalecli.data.notes import Notice
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.notes import Notice
 from scalecli.data.schema import COLUMNS
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, FitError
@@ -23,7 +24,7 @@ from scalecli.fitters.checks.subsets import subsets_of
 from scalecli.fitters.checks.unread import tied_columns, unread_columns
 from scalecli.fitters.estimate import Estimate, Method, estimate
 from scalecli.fitters.fit import Fit, FitOptions, check_options, fit_law
-from scalecli.fitters.identify import Notice, check_runs
+from scalecli.fitters.identify import check_runs
 from scalecli.fitters.landscape.runs import read_grid
 from scalecli.fitters.law import (
     Array,
@@ -117,7 +118,7 @@ def table_notices(
     """What the run table says against a fit to it: units, rows, columns that were not read."""
     law = type(found.law)
     units = {note.code for note in table.notes}
-    yield from (Notice(note.code, note.message) for note in table.notes)
+    yield from table.notes
     if "W-UNIT" not in units:  # sizes in millions are small for no other reason
         yield from small_proxies(table)
     yield from copied_rows(table, law)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.fitters.calibrate import Validation
 from scalecli.fitters.estimate import Estimate
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, PowerSum, measured_column, names, parameters
 from scalecli.fitters.resample import FEW_CLUSTERS
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scalecli.data.catalogue import published_law
-from scalecli.data.notes import Note
+from scalecli.data.notes import Notice
 from scalecli.probes.config import ProbeConfig
 
 FAR = 10.0
 """A timescale this factor from the published one is said: nearer ones may well be better for other data."""
 
 
-def timescale_note(configs: Sequence[ProbeConfig]) -> Note | None:
+def timescale_note(configs: Sequence[ProbeConfig]) -> Notice | None:
     """A warning when AdamW remembers far more or far less of a run than where losses were lowest elsewhere."""
     law = published_law("power-lines-timescale")
     off = []
@@ -23,7 +23,7 @@ def timescale_note(configs: Sequence[ProbeConfig]) -> Note | None:
     if not off:
         return None
     worst, best = max(off, key=lambda pair: max(pair[0] / pair[1], pair[1] / pair[0]))
-    return Note(
+    return Notice(
         "W-TIMESCALE",
         f"{len(off)} of {len(configs)} runs have an AdamW timescale 1/(rate decay) far from the published best for "
         f"their length ({law.source}): {worst:.3g} of the run against {best:.3g}; recipe.timescale keeps it",

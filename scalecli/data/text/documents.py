@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scalecli.data.notes import Note
+from scalecli.data.notes import Notice
 from scalecli.errors import BadRow, DataError, needs_extra
 from scalecli.units import format_bytes
 
@@ -25,7 +25,7 @@ FIELD = "text"
 _PYTHON_TESTS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages"})
 
 
-def read_documents(spec: str, max_bytes: int) -> tuple[str, list[bytes], list[Note]]:
+def read_documents(spec: str, max_bytes: int) -> tuple[str, list[bytes], list[Notice]]:
     """Name, documents and notes of `builtin:python`, a file or a folder; DataError when there is no such text."""
     files, root, name = _files(spec)
     chosen, notes = _within(files, root, max_bytes)
@@ -82,7 +82,7 @@ def _is_own_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _within(files: list[Path], root: Path, max_bytes: int) -> tuple[list[Path], list[Note]]:
+def _within(files: list[Path], root: Path, max_bytes: int) -> tuple[list[Path], list[Notice]]:
     """The files whose sizes sum to at most `max_bytes`, picked by hash of name when not all fit."""
     try:
         sizes = {file: file.stat().st_size for file in files}
@@ -98,7 +98,7 @@ def _within(files: list[Path], root: Path, max_bytes: int) -> tuple[list[Path], 
             chosen.append(file)
             budget -= min(sizes[file], budget)
     fact = f"{format_bytes(max_bytes)} of {format_bytes(sum(sizes.values()))} in {root} are read"
-    return sorted(chosen), [Note("W-TRUNCATED", f"{fact}: {len(chosen)} of {len(files)} files")]
+    return sorted(chosen), [Notice("W-TRUNCATED", f"{fact}: {len(chosen)} of {len(files)} files")]
 
 
 def _documents(file: Path, max_bytes: int) -> Iterator[bytes]:

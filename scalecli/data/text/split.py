@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from scalecli.data.notes import Note
+from scalecli.data.notes import Notice
 
 END_OF_DOCUMENT = b"\0"
 """Stands between documents; text has no zero bytes."""
@@ -21,16 +21,16 @@ class Text:
     name: str
     train: bytes
     validation: bytes
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
 
-def split_documents(name: str, documents: list[bytes], fraction: float, notes: Iterable[Note] = ()) -> Text:
+def split_documents(name: str, documents: list[bytes], fraction: float, notes: Iterable[Notice] = ()) -> Text:
     """Exact duplicates count once; the rest are split in the order of the hashes of their content."""
     unique = {hashlib.sha256(document).digest(): document for document in documents if document.strip()}
     said = list(notes)
     if len(unique) < len(documents):
         fact = f"{len(documents) - len(unique)} duplicate or empty documents of {name} left out"
-        said.append(Note("W-DUPLICATES", fact))
+        said.append(Notice("W-DUPLICATES", fact))
     train, validation = _split(list(unique.values()), fraction)
     return Text(name, train, validation, tuple(said))
 

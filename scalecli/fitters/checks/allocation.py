@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scalecli.fitters.identify import Notice
+from scalecli.data.notes import Notice
 from scalecli.fitters.law import Array, scalar_of
 
 REFERENCE_FLOPS = 1e21

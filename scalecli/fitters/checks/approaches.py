@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.errors import FitError
 from scalecli.fitters.domain import with_compute
 from scalecli.fitters.estimate import MOST_WORK, Estimate, Method, estimate
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, required_columns, scalar_of
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.envelope import Envelope

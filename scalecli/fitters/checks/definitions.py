@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.fitters.checks.allocation import allocation, allocation_exponent
 from scalecli.fitters.domain import SIZES
 from scalecli.fitters.estimate import Estimate
 from scalecli.fitters.fit import Fit
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import names, required_columns, values
 
 FLOP_COUNTS = ("flops", "flops_exact")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.fitters.checks import allocation, approaches, plateau, regions
 from scalecli.fitters.checks.subsets import Labels, left_out
 from scalecli.fitters.domain import GROWING, scale_of, with_compute
 from scalecli.fitters.estimate import Estimate
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, measured_column, names, scalar_of, with_values
 from scalecli.fitters.problem import Indices
 

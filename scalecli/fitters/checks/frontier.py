@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.landscape.settings import label_settings
 from scalecli.fitters.law import measured_column, required_columns
 

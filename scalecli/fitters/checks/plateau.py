@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.fitters.domain import GROWING, SIZES
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, Columns, EstimatedLaw, measured_column
 
 SOURCES = ("bahri2021", "maloney2022")

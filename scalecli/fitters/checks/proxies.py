@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
-from scalecli.fitters.identify import Notice, levels
+from scalecli.fitters.identify import levels
 
 SOURCE = "deshpande2023"
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import f as f_distribution
 
+from scalecli.data.notes import Notice
 from scalecli.fitters.checks.plateau import Plateau
 from scalecli.fitters.domain import GROWING
 from scalecli.fitters.estimate import Estimate
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, PowerSum, measured_column, with_values
 
 SOURCE = "hestness2017"

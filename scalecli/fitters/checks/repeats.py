@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import measured_column, required_columns
 
 LABELS = ("run_id", "seed", "created_at")

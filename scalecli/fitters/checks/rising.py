@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.fitters.checks.unread import ranks
 from scalecli.fitters.domain import scale_of
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, Columns, measured_column
 
 FEWEST = 6

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.fitters.domain import with_compute
-from scalecli.fitters.identify import TIED_CORRELATION, Notice
+from scalecli.fitters.identify import TIED_CORRELATION
 from scalecli.fitters.law import Array, EstimatedLaw, measured_column, required_columns
 
 AXES = (

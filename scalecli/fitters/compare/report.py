@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.fitters.compare.comparable import require_comparable
 from scalecli.fitters.compare.crossover import (
     Crossover,
@@ -18,7 +19,6 @@ from scalecli.fitters.compare.crossover import (
 from scalecli.fitters.compare.curve import Curve
 from scalecli.fitters.compare.exponents import shared_exponents
 from scalecli.fitters.fit import Fit, Interval
-from scalecli.fitters.identify import Notice
 
 SIDES = ("first", "second")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array, Columns
 
 HORIZON_FREE = ("constant", "cooldown")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError
 from scalecli.fitters.design.answer import Answer, answer_of
@@ -16,7 +17,6 @@ from scalecli.fitters.design.plans import usual_plans
 from scalecli.fitters.design.select import Information, choose_settings, information
 from scalecli.fitters.domain import SIZES
 from scalecli.fitters.fit import Fit
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.speed import Speed
 
 MOST_SETTINGS = 15

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalecli.fitters.identify import TIED_CORRELATION, Notice
+from scalecli.data.notes import Notice
+from scalecli.fitters.identify import TIED_CORRELATION
 from scalecli.fitters.landscape.edges import OUTERMOST, missing_side
 from scalecli.fitters.landscape.settings import Settings, group_settings, label_settings
 from scalecli.fitters.landscape.vertex import Vertices, find_vertices, levels

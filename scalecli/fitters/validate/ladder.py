@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from scalecli.data.notes import Notice
 from scalecli.data.tables import RunTable
 from scalecli.errors import DataError, TooFewRuns
-from scalecli.fitters.identify import Notice
 from scalecli.fitters.law import Array
 from scalecli.fitters.problem import Mask
 
