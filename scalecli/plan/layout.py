@@ -45,6 +45,8 @@ class Demand:
     """None lets the search choose."""
     overhead: Overhead = UNCALIBRATED
     conditions: Conditions = STANDARD
+    alternatives: int = ALTERNATIVES
+    """How many other ways of cutting the model are looked for. Nearly all of the search is for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def search_layouts(demand: Demand) -> list[Choice]:
     others.pop(_cut(first.layout), None)
     return [
         replace(first, reason=_reason(first, len(candidates))),
-        *(_compared(choice, first) for choice in list(others.values())[:ALTERNATIVES]),
+        *(_compared(choice, first) for choice in list(others.values())[: demand.alternatives]),
     ]
 
 
@@ -261,7 +263,11 @@ def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
     cuts: set[tuple[int, ...]] = set()
     too_large: dict[Layout, list[tuple[int, int]]] = {}
     for candidate in sorted(candidates, key=lambda each: each.seconds):
-        if found and len(cuts) > ALTERNATIVES and candidate.seconds > (1 + RESOLUTION) * found[0].seconds:
+        if (
+            found
+            and len(cuts) > demand.alternatives
+            and candidate.seconds > (1 + RESOLUTION) * found[0].seconds
+        ):
             break
         size, saved = candidate.micro_batch_sequences, RECOMPUTES.index(candidate.recipe.recompute)
         failed = too_large.setdefault(candidate.layout, [])
