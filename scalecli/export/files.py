@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from scalecli.errors import ExportError
@@ -15,6 +16,8 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text + "\n", encoding="utf-8")
         scratch.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise ExportError(
             f"{path} cannot be written: {error.strerror}", hint="choose another --out"
         ) from error

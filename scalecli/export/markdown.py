@@ -11,6 +11,10 @@ CHOICE = ("batch [tokens]", "steps", "extra tokens", "excess loss", "as compute"
 STAGE = ("from token", "batch [tokens]", "× learning rate")
 PRESET = ("rule", "kind", "batch [tokens]", "learning rate", "in its range", "note")
 
+ESCAPES = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", **{mark: f"\\{mark}" for mark in "|[]*`"}}
+)
+
 
 def to_markdown(plan: Plan) -> str:
     """The whole plan: recommendation first, then what it rests on."""
@@ -25,7 +29,7 @@ def _document(plan: Plan) -> Iterator[str]:
     if plan.warnings:
         yield "## Warnings"
         yield ""
-        yield from (f"- **{warning.code}** {_escape(warning.message)}" for warning in plan.warnings)
+        yield from (markdown_warning(warning.code, warning.message) for warning in plan.warnings)
         yield ""
     yield "## Every value, its rule and its source"
     yield ""
@@ -129,9 +133,14 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Itera
     yield ""
 
 
+def markdown_warning(code: str, message: str) -> str:
+    """An item of a list."""
+    return f"- **{_escape(code)}** {_escape(message)}"
+
+
 def _escape(text: str) -> str:
-    """Keep a cell a cell, and angle brackets from becoming HTML."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    """Text as it stands: a cell stays a cell, and a file of somebody else's brings no HTML, link or picture."""
+    return text.translate(ESCAPES)
 
 
 def _span(found: Interval | None, *, count: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scalecli.export.markdown import markdown_table
+from scalecli.export.markdown import markdown_table, markdown_warning
 from scalecli.units import format_count
 
 
@@ -56,7 +56,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     if document["warnings"]:
         yield "## Warnings"
         yield ""
-        yield from (f"- **{warning['code']}** {warning['message']}" for warning in document["warnings"])
+        yield from (markdown_warning(warning["code"], warning["message"]) for warning in document["warnings"])
 
 
 def _listed(losses: list[float]) -> str:

@@ -173,9 +173,9 @@ def test_interruption_names_the_command_to_go_on_with(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("scalecli.data.tables.read_runs", interrupted)
-    result = run("fit", GADRE)
+    result = run("fit", GADRE, "--where", "a == 1")
     assert result.exit_code == 130
-    assert f"scalecli fit {GADRE}" in result.stderr
+    assert f"scalecli fit {GADRE} --where 'a == 1'" in result.stderr
 
 
 def test_exit_codes_are_unique() -> None:

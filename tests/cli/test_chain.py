@@ -119,6 +119,15 @@ def test_a_plan_carries_the_loss_law_and_round_trips(loss_fit: Path, tmp_path: P
     assert "| learning rate |" in render(read_plan(path), "markdown")
 
 
+def test_what_a_fit_says_brings_no_link_picture_or_html_into_a_report(tmp_path: Path) -> None:
+    made = document("plan", "--params", "1B", "--tokens-per-param", 20)
+    made["warnings"] = [{"code": "W-X", "message": "![a](http://b) <b>c</b> d|e\nf & `g`"}]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(made))
+    written = render(read_plan(path), "markdown")
+    assert "- **W-X** !\\[a\\](http://b) &lt;b&gt;c&lt;/b&gt; d\\|e f &amp; \\`g\\`\n" in written
+
+
 def test_without_an_accelerator_fit_and_cost_are_null_with_a_warning() -> None:
     made = validated(document("plan", "--params", "1B", "--tokens-per-param", 20), "plan")
     assert made["memory"]["fits"] is None
