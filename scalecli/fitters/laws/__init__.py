@@ -17,6 +17,7 @@ import difflib
 from typing import Any, cast
 
 from scalecli.errors import DataError
+from scalecli.fitters.law import Law
 from scalecli.fitters.laws.broken_power import BrokenPower
 from scalecli.fitters.laws.chinchilla import Chinchilla
 from scalecli.fitters.laws.chinchilla_tied import ChinchillaTied
@@ -49,7 +50,7 @@ from scalecli.fitters.laws.three_term import ThreeTerm
 from scalecli.fitters.laws.trajectory import Trajectory
 from scalecli.fitters.laws.width_depth import WidthDepth
 
-LAWS: tuple[type[Any], ...] = (
+LAWS: tuple[type[Law], ...] = (
     BrokenPower,
     Chinchilla,
     ChinchillaTied,
