@@ -304,7 +304,11 @@ def test_memory_is_traced_for_shapes_and_for_models_of_the_users(
         "def small(*, width, depth, seed):\n"
         "    model = torch.nn.Linear(1024, width, bias=False)\n"
         "    batches = lambda split, size, seed: iter([torch.zeros(size, 1024)])\n"
-        "    return Task(model=model, losses=lambda m, x: m(x).square().mean(dim=1), batches=batches)\n"
+        "    return Task(model=model, losses=lambda m, x: m(x).square().mean(dim=1), batches=batches)\n\n\n"
+        "def normed(*, width, depth, seed):\n"
+        "    plain = small(width=width, depth=depth, seed=seed)\n"
+        "    model = torch.nn.Sequential(plain.model, torch.nn.BatchNorm1d(width))\n"
+        "    return Task(model=model, losses=plain.losses, batches=plain.batches)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -312,6 +316,10 @@ def test_memory_is_traced_for_shapes_and_for_models_of_the_users(
     traced = document("probe-memory", *own, "--trace", "--optimizer-impl", "loop", "--precision", "fp32")
     assert traced["peak"]["bytes"] >= 4 * 4 * 1024 * 256  # weight, gradient and two moments
     assert traced["predicted_bytes"] is None
+    assert "warnings" not in traced
+    few = ("--width", 256, "--layers", 1, "--trace", "--micro-batch", 2)
+    normed = document("probe-memory", "probe", "memory", "--model", "mine_for_tracing:normed", *few)
+    assert [warning["code"] for warning in normed["warnings"]] == ["W-BATCH-NORM"]
     assert failure(*own)["code"] == 2
     missing = ("--model", "mine_for_tracing:none", "--width", 8, "--layers", 2)
     assert failure("probe", "memory", *missing, "--trace")["code"] == 30

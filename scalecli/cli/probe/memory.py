@@ -16,7 +16,7 @@ from scalecli.cli.model import wished_shape
 from scalecli.cli.probe import options as probe
 from scalecli.cli.probe.dry_run import draw_estimate, machine_pace
 from scalecli.cli.probe.measuring import kept
-from scalecli.cli.render import show, table, warn
+from scalecli.cli.render import show, table
 from scalecli.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -190,13 +190,15 @@ def _traced_foreign(model: str, shape: ForeignShape, recipe: Recipe, size: Size)
     size = {**size, "sequence_length": shape.tokens_per_example or size["sequence_length"]}
     target = {"model": model, "params": shape.params, "recipe": asdict(recipe), **size}
     found = trace_foreign(shape, recipe, **size)
+    document = _trace_document(target, found, None)
     if found.has_batch_norm and size["micro_batch_sequences"] < BATCH_NORM_EXAMPLES:
-        warn(
-            f"W-BATCH-NORM: statistics over {size['micro_batch_sequences']} examples are noisy: ResNet-50's error was "
-            "23.6 % at 32 images a device and 34.7 % at 2, with group norm 24.1 % at both (wu2018); use that, with "
-            "standardised weights (qiao2019)"
+        message = (
+            f"statistics over {size['micro_batch_sequences']} examples are noisy: ResNet-50's error was 23.6 % at 32 "
+            "images a device and 34.7 % at 2, with group norm 24.1 % at both (wu2018); use that, with standardised "
+            "weights (qiao2019)"
         )
-    return _trace_document(target, found, None)
+        document["warnings"] = [{"code": "W-BATCH-NORM", "message": message}]
+    return document
 
 
 def _trace_document(target: dict[str, Any], found: Trace, predicted: int | None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from scalecli.probes.task import Task, build_task, content_of
 
 HOPELESS_FACTOR = 10.0
 """A training loss this many times that of the untrained model counts as diverged: losses have any unit here."""
+COUNTED_EXAMPLES = 2
+"""FLOPs are counted on so many: batch norm refuses to train on a single value."""
 EVALUATION_EXAMPLES = 256
 """Examples evaluated at once."""
 
@@ -171,7 +173,7 @@ def mapped(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
 def _counted(spec: str, width: int, layers: int) -> ForeignShape:
     """Counts on a real model: a task need not know the meta device."""
     task = build_task(spec, width=width, depth=layers, seed=0)
-    batch: Any = next(iter(task.batches("train", 1, 0)))
+    batch: Any = next(iter(task.batches("train", COUNTED_EXAMPLES, 0)))
     params = plain.trained_params(task.model)
     embeddings = plain.embedding_ids(task.model)
     outside = sum(parameter.numel() for parameter in task.model.parameters() if id(parameter) in embeddings)
@@ -185,6 +187,6 @@ def _counted(spec: str, width: int, layers: int) -> ForeignShape:
         params=params,
         params_non_embedding=params - outside,
         params_active=params,
-        flops_per_token=flops / task.tokens_per_example,
+        flops_per_token=flops / (COUNTED_EXAMPLES * task.tokens_per_example),
         tokens_per_example=task.tokens_per_example,
     )
