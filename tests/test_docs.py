@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typer.main import get_command
 import scalecli
 from scalecli.cli.app import app
 from scalecli.fitters.landscape.survey import AXES
+from scalecli.probes.machine import EXTRAS
 
 PACKAGE = Path(scalecli.__file__).parent
 ROOT = PACKAGE.parent
+CONSTRAINTS = ROOT / "constraints.txt"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CODE = re.compile(r"W-[A-Z0-9]+(?:-[A-Z0-9]+)*")
@@ -122,3 +125,13 @@ def test_the_architecture_names_what_is_there() -> None:
             }
             takes = {each for each in takes if each.isidentifier()}
             assert any(takes <= known for known in defined.get(name, [])), f"{name}({listed})"
+
+
+def test_every_extra_is_known_and_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(EXTRAS) == set(extras) - {"dev"}
+    pinned = {line.split("==")[0].replace("_", "-").lower() for line in CONSTRAINTS.read_text().splitlines()}
+    for need in (*project["dependencies"], *(need for needs in extras.values() for need in needs)):
+        name = re.split(r"[\[<>=]", need)[0].replace("_", "-").lower()
+        assert name == "scalecli" or name in pinned, need
