@@ -36,15 +36,15 @@ def remark_on_training(shape: ModelShape, recipe: Recipe) -> Iterator[Said]:
         low, high = FP8_RANGE
         yield (
             "W-FP8-RANGE",
-            f"operands below {low:.2g} or above {high} are lost in FP8 ({recipe.formats.source}): look at the scale of "
-            "activations and gradients over widths first (`scalecli probe coordinates`)"
+            f"operands below {low:.2g} or above {high} are lost in FP8 ({recipe.formats.source}): `scalecli probe "
+            "coordinates` says whether weights, activations and gradients hold"
             + ("" if recipe.formats.rescales else "; static scales need a parametrisation of unit variance"),
         )
     if recipe.precision == "fp16-unit":
         yield (
             "W-FP16-RANGE",
-            "float16 without loss scaling needs a parametrisation of unit variance (blake2023): look at the scale of "
-            "activations and gradients first (`scalecli probe coordinates`)",
+            "float16 without loss scaling needs a parametrisation of unit variance (blake2023): `scalecli probe "
+            "coordinates` says whether weights, activations and gradients hold",
         )
     if recipe.sampled_rows < 1:
         yield (
