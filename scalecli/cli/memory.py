@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalecli.cli import options, step
-from scalecli.cli.layout_tables import draw_alternatives, draw_layout, layout_text
+from scalecli.cli.layout_tables import draw_alternatives, draw_layout, layout_text, saving_text
 from scalecli.cli.model import wished_shape
 from scalecli.cli.render import show, table
 from scalecli.units import format_bytes
@@ -132,7 +132,7 @@ def draw_memory(document: Any) -> Iterator[RenderableType]:
     yield table(title, ["term", "bytes", "rule"], rows)
     yield (
         f"micro-batch {document['micro_batch_sequences']} × accumulation {document['accumulation']}; "
-        f"{layout_text(document)}; recompute {document['recompute']}, {document['precision']}"
+        f"{layout_text(document)}; recompute {saving_text(document)}; {document['precision']}"
     )
     if document["host_bytes"]:
         yield from _draw_host(document)

@@ -13,6 +13,7 @@ from scalecli.accounting.memory.recipe import Recompute
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import DoesNotFit, PlanError
+from scalecli.plan.by_layer import by_layer
 from scalecli.plan.relief import reliefs
 from scalecli.plan.step.conditions import STANDARD, Conditions
 from scalecli.plan.steptime import StepTime, step_time
@@ -99,7 +100,9 @@ class Choice:
             "virtual_stages": self.layout.virtual_stages,
             "shard_group": self.layout.shard_group,
             "recompute": self.recipe.recompute,
+            "recompute_layers": self.recipe.recompute_layers,
             "offload": self.layout.offload,
+            "offload_layers": self.layout.offload_layers,
             "per_device_bytes": self.device_bytes,
             "step_seconds": self.step.seconds if self.step else None,
             "mfu": self.step.mfu if self.step else None,
@@ -124,6 +127,7 @@ def search_layouts(demand: Demand) -> list[Choice]:
     found = _fitting(demand, candidates) or _fitting(demand, list(_offloaded(demand, candidates)))
     if not found:
         raise _does_not_fit(demand, _nearest(demand, candidates))
+    found = sorted([*found, *_by_layer(demand, found)], key=lambda choice: choice.seconds)
     first = _preferred(found)
     others: dict[tuple[int, ...], Choice] = {}
     for choice in found:
@@ -276,6 +280,25 @@ def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
     return found
 
 
+def _by_layer(demand: Demand, found: list[Choice]) -> Iterator[Choice]:
+    """Choices that recompute, refined layer by layer, where that gains more than the model of time can be wrong by."""
+
+    def fits(choice: Choice) -> bool:
+        return choice.device_bytes <= demand.accelerator.memory_bytes
+
+    for choice in found:
+        if choice.timed.recompute <= RESOLUTION * choice.seconds or choice.recipe.sequence_chunks > 1:
+            continue
+
+        def reckon(layout: Layout, recipe: Recipe, size: int = choice.micro_batch_sequences) -> Choice:
+            return _reckoned(demand, _timed(demand, layout, recipe, size))
+
+        layers = math.ceil(demand.shape.layers / choice.layout.pp)
+        for refined in by_layer(choice, layers, reckon, fits):
+            if refined.seconds < (1 - RESOLUTION) * choice.seconds:
+                yield refined
+
+
 def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
     """The candidate that needs the least memory."""
     leanest: dict[Layout, Candidate] = {}
@@ -319,6 +342,7 @@ def _effort(choice: Choice) -> tuple[int, int, int, int, int, float]:
         SHARDINGS.index(layout.sharding)
         + (layout.shard_group is not None)
         + (not layout.reshard_after_forward)
+        + (layout.offload != "none")
     )
     schedule = SCHEDULES.index(layout.schedule)
     recompute = RECOMPUTES.index(choice.recipe.recompute)

@@ -169,12 +169,14 @@ def step_time(
 
 
 def _recomputed(rank: Rank, recipe: Recipe, engine: Engine, forward: float) -> float:
-    """Of one layer and micro-batch. Full: its forward again. Selective: what is not kept is written and read again."""
+    """Of a layer in the mean and a micro-batch. Full: its forward again. Selective: what is not kept is written and
+    read again."""
+    share = recipe.recomputed_of(rank.layers) / rank.layers
     if recipe.recompute == "full":
-        return forward
+        return share * forward
     if recipe.recompute == "selective":
         again = saved.layer_saved(rank, recipe) - saved.layer_kept(rank, recipe)
-        return engine.through_memory(2 * max(again, 0))
+        return share * engine.through_memory(2 * max(again, 0))
     return 0.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from scalecli.accounting.memory import saved, weights
@@ -47,9 +47,22 @@ def moved_parts(rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction)
     if layout.offloads("weights"):
         found.append(Moved("weights", state.streamed_bytes, 2 * recipe.accumulation * state.streamed_bytes))
     if layout.offloads("activations"):
-        kept = offloaded_layers(rank, layout) * saved.layer_offloaded(rank, recipe)
+        kept = _taken_away(rank, recipe, offloaded_layers(rank, layout))
         found.append(Moved("saved activations", round(in_flight * kept), 2 * recipe.accumulation * kept))
     return tuple(part for part in found if part.bytes or part.traffic)
+
+
+def _taken_away(rank: Rank, recipe: Recipe, layers: int) -> int:
+    """Of the saved tensors of the first layers: of the recomputed ones among them what they start from."""
+    recomputed = min(layers, recipe.recomputed_of(rank.layers))
+    taken = recomputed * saved.layer_offloaded(rank, recipe)
+    if layers > recomputed:
+        taken += (layers - recomputed) * saved.layer_offloaded(rank, _without_recomputing(recipe))
+    return taken
+
+
+def _without_recomputing(recipe: Recipe) -> Recipe:
+    return replace(recipe, recompute="none", recompute_layers=None, sequence_chunks=1)
 
 
 def offloaded_layers(rank: Rank, layout: Layout) -> int:
@@ -107,5 +120,7 @@ def _staging(rank: Rank, recipe: Recipe, layout: Layout, found: dict[str, int]) 
         each = sum(recipe.moment_bytes) + (weights.MASTER_BYTES if recipe.master_weights else 0)
         size += OPTIMIZER_BUFFERS * largest * (each + recipe.gradient_bytes)
     if "saved activations" in found:
-        size += 2 * saved.layer_kept(rank, recipe)  # one layer's on its way out or back, and the next one's
+        recomputed = recipe.recomputed_of(rank.layers) >= offloaded_layers(rank, layout)
+        alone = recipe if recomputed else _without_recomputing(recipe)
+        size += 2 * saved.layer_kept(rank, alone)  # one layer's on its way out or back, and the next one's
     return size
