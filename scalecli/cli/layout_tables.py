@@ -50,7 +50,15 @@ def draw_layout(memory: Any) -> Iterator[RenderableType]:
 def draw_alternatives(choices: Any) -> Iterator[RenderableType]:
     """Other layouts that fit, the fastest first."""
     if choices:
-        heads = ["layout", "micro-batch × accumulation", "recompute; offload", "bytes", "a step", "MFU", "why not"]
+        heads = [
+            "layout",
+            "micro-batch × accumulation",
+            "recompute; offload",
+            "bytes",
+            "a step",
+            "MFU",
+            "why not",
+        ]
         yield filled_table("Other layouts that fit", heads, map(_choice, choices))
 
 

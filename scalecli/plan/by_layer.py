@@ -28,15 +28,32 @@ def by_layer(choice: Choice, layers: int, reckon: Reckon, fits: Callable[[Choice
     if choice.layout.schedule == "1f1b" and choice.layout.offload == "none":
         hiding.append(_hidden_layers(choice, layers, reckon))
     for offloaded in dict.fromkeys(hiding):
-        least = _least(layers, lambda count, more=offloaded: fits(_treated(choice, count, more, layers, reckon)))
-        if least is not None:
-            yield _treated(choice, least, offloaded, layers, reckon)
+        if (found := _least_recomputed(choice, offloaded, layers, reckon, fits)) is not None:
+            yield found
+
+
+def _least_recomputed(
+    choice: Choice, offloaded: int, layers: int, reckon: Reckon, fits: Callable[[Choice], bool]
+) -> Choice | None:
+    """The choice that fits with so many layers offloaded and the fewest recomputed, if one does: the more are
+    recomputed, the less memory it takes."""
+
+    def treated(recomputed: int) -> Choice:
+        return _treated(choice, recomputed, offloaded, layers, reckon)
+
+    if not fits(treated(layers)):
+        return None
+    low, high = 0, layers
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(treated(middle)) else (middle + 1, high)
+    return treated(high)
 
 
 def _hidden_layers(choice: Choice, layers: int, reckon: Reckon) -> int:
-    """Layers whose activations pass the link while a step computes."""
-    everything = _treated(choice, 0, layers, layers, reckon)
-    return math.floor(layers * min(1.0, HOST_BANDWIDTH / everything.timed.offload_bandwidth))
+    """Layers whose activations pass the link while a step computes; none where nothing is assumed to hide."""
+    needed = _treated(choice, 0, layers, layers, reckon).timed.offload_bandwidth
+    return math.floor(layers * min(1.0, HOST_BANDWIDTH / needed)) if needed else 0
 
 
 def _treated(choice: Choice, recomputed: int, offloaded: int, layers: int, reckon: Reckon) -> Choice:
@@ -52,14 +69,3 @@ def _treated(choice: Choice, recomputed: int, offloaded: int, layers: int, recko
         both = recomputed + offloaded
         layout = replace(layout, offload="activations", offload_layers=both if both < layers else None)
     return reckon(layout, recipe)
-
-
-def _least(most: int, fits: Callable[[int], bool]) -> int | None:
-    """The least number up to `most` that fits, where more fit the better; None if not even `most` does."""
-    if not fits(most):
-        return None
-    low, high = 0, most
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle + 1, high)
-    return high

@@ -206,7 +206,9 @@ class MemoryPart(Document):
     recompute: str
     recompute_layers: int | None = Field(description="the first ones of a device; null: all, where any are")
     offload: str
-    offload_layers: int | None = Field(description="whose activations are offloaded, the first ones; null: all")
+    offload_layers: int | None = Field(
+        description="whose activations are offloaded, the first ones; null: all"
+    )
     precision: str
     host_bytes: int
     host_terms: dict[str, int]

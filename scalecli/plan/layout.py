@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from scalecli.accounting.memory import Layout, MemoryEstimate, Recipe, estimate_memory
 from scalecli.accounting.memory.layout import Offload, Schedule, Sharding, check_layout
@@ -29,6 +30,10 @@ MOST_NODES_OF_A_CONTEXT = 16  # a sequence is cut over so many nodes at most (Ll
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 SHARDINGS: tuple[Sharding, ...] = ("none", "ddp", "zero1", "zero2", "zero3")
 SCHEDULES: tuple[Schedule, ...] = ("1f1b", "interleaved", "zero-bubble", "breadth-first")
+SEARCHED = (
+    "dp", "tp", "pp", "cp", "ep", "sharding", "schedule", "virtual_stages", "shard_group", "reshard_after_forward",
+)  # fmt: skip
+"""Fields of a layout that the search varies; the others are as they are held, or as they are by default."""
 OFFLOADS: tuple[Offload, ...] = ("optimizer", "optimizer+weights", "activations")
 
 
@@ -46,6 +51,8 @@ class Demand:
     """None lets the search choose."""
     overhead: Overhead = UNCALIBRATED
     conditions: Conditions = STANDARD
+    held: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the layout that are wished to be so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +127,12 @@ def search_layouts(demand: Demand) -> list[Choice]:
     """
     candidates = list(_candidates(demand))
     if not candidates:
+        held = "".join(f", with {name} {value}" for name, value in demand.held.items())
         raise PlanError(
-            f"no layout gives each of {demand.count} devices a part of a batch of {demand.batch_sequences} sequences",
-            hint="use a batch that is a multiple of the number of devices, or fewer devices",
+            f"no layout gives each of {demand.count} devices a part of a batch of {demand.batch_sequences} sequences"
+            + held,
+            hint="use a batch that is a multiple of the number of devices, or fewer devices"
+            + ("; hold less, or give the whole layout and no --search" if held else ""),
         )
     found = _fitting(demand, candidates) or _fitting(demand, list(_offloaded(demand, candidates)))
     if not found:
@@ -145,12 +155,17 @@ def _cut(layout: Layout) -> tuple[int, ...]:
 
 def _candidates(demand: Demand) -> Iterator[Candidate]:
     """Every layout, micro-batch and recomputation that divides batch, devices and model."""
-    for layout in _layouts(demand):
+    searched = {name: value for name, value in demand.held.items() if name in SEARCHED}
+    others = {name: value for name, value in demand.held.items() if name not in SEARCHED}
+    for cut in _layouts(demand):
+        layout = replace(cut, **others)
         if not _divides(demand, layout):
             continue
         for micro_batch in _micro_batches(demand, layout):
             accumulation = demand.batch_sequences // layout.dp // micro_batch
             for scheduled in _schedules(demand, layout, accumulation):
+                if any(getattr(scheduled, name) != value for name, value in searched.items()):
+                    continue
                 for recompute in _recomputes(demand.recipe, scheduled):
                     recipe = replace(demand.recipe, recompute=recompute, accumulation=accumulation)
                     yield _timed(demand, scheduled, recipe, micro_batch)
@@ -187,7 +202,9 @@ def _replicas(demand: Demand, tp: int, pp: int, cp: int, dp: int) -> Iterator[La
         if dp * cp == 1:
             yield Layout(tp=tp, pp=pp)
             continue
-        plain = Layout(sharding="zero1", dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
+        # Whole replicas take more memory than sharded states and are no faster: only on demand.
+        least: Sharding = "ddp" if demand.held.get("sharding") == "ddp" else "zero1"
+        plain = Layout(sharding=least, dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
         yield plain
         if pp == 1:
             yield replace(plain, sharding="zero2")
@@ -247,7 +264,9 @@ def _micro_batches(demand: Demand, layout: Layout) -> Iterable[int]:
 
 
 def _offloaded(demand: Demand, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """The smallest micro-batches with parts of the state in host memory."""
+    """The smallest micro-batches with parts of the state in host memory, unless it is said what is there."""
+    if "offload" in demand.held:
+        return
     for each in candidates:
         if each.layout.schedule == "1f1b" and each.micro_batch_sequences == _smallest(demand, each.layout):
             for offload in OFFLOADS:
@@ -287,7 +306,7 @@ def _by_layer(demand: Demand, found: list[Choice]) -> Iterator[Choice]:
         return choice.device_bytes <= demand.accelerator.memory_bytes
 
     for choice in found:
-        if choice.timed.recompute <= RESOLUTION * choice.seconds or choice.recipe.sequence_chunks > 1:
+        if choice.timed.recompute <= RESOLUTION * choice.seconds or not _may_differ(choice, demand):
             continue
 
         def reckon(layout: Layout, recipe: Recipe, size: int = choice.micro_batch_sequences) -> Choice:
@@ -297,6 +316,12 @@ def _by_layer(demand: Demand, found: list[Choice]) -> Iterator[Choice]:
         for refined in by_layer(choice, layers, reckon, fits):
             if refined.seconds < (1 - RESOLUTION) * choice.seconds:
                 yield refined
+
+
+def _may_differ(choice: Choice, demand: Demand) -> bool:
+    """Layers differ as they are wished to, where anything was said about them."""
+    said = demand.recipe.recompute_layers is not None or "offload" in demand.held
+    return not said and choice.recipe.sequence_chunks == 1
 
 
 def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
