@@ -177,3 +177,5 @@ def _draw_host(document: Any) -> Iterator[RenderableType]:
     yield table(title, ["", "bytes"], rows)
     traffic = sum(part["traffic"] for part in document["offloaded"])
     yield f"{format_bytes(traffic)} pass the device's link in a step"
+    if drives := sum(part["drive_traffic"] for part in document["offloaded"]):
+        yield f"{format_bytes(drives)} pass the drives' link"

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scalecli.accounting.memory import Layout, Recipe
-from scalecli.plan.steptime import HOST_BANDWIDTH
 
 if TYPE_CHECKING:
     from scalecli.plan.layout import Choice
@@ -52,8 +51,10 @@ def _least_recomputed(
 
 def _hidden_layers(choice: Choice, layers: int, reckon: Reckon) -> int:
     """Layers whose activations pass the link while a step computes; none where nothing is assumed to hide."""
-    needed = _treated(choice, 0, layers, layers, reckon).timed.offload_bandwidth
-    return math.floor(layers * min(1.0, HOST_BANDWIDTH / needed)) if needed else 0
+    step = _treated(choice, 0, layers, layers, reckon).timed
+    if not step.offload_bandwidth:
+        return 0
+    return math.floor(layers * min(1.0, step.offload_link / step.offload_bandwidth))
 
 
 def _treated(choice: Choice, recomputed: int, offloaded: int, layers: int, reckon: Reckon) -> Choice:

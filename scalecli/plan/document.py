@@ -175,11 +175,13 @@ class DevicePart(Document):
 
 
 class OffloadedPart(Document):
-    """What one device has elsewhere [bytes]; `traffic` passes its link in a step, both ways together."""
+    """What one device has elsewhere [bytes]; `traffic` passes its link in a step, both ways together, `drive_traffic`
+    that of the drives it lies on."""
 
     part: str
     bytes: int
     traffic: int
+    drive_traffic: int
 
 
 class MemoryPart(Document):

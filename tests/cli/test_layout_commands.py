@@ -199,6 +199,7 @@ def test_memory_to_serve_in_decides_the_number_of_experts() -> None:
     assert roomy["target"]["shape"]["num_experts"] > 1
     assert tight["target"]["shape"]["num_experts"] == 1
     assert {"W-BATCH-STATISTICS", "W-DENSE-RULES"} <= codes(roomy)
+    assert any("(qiu2025)" in warning["message"] for warning in roomy["warnings"])
     assert lines(roomy)["experts"]["source"] == "ludziejewski2025"
 
 

@@ -14,7 +14,6 @@ from scalecli.errors import DoesNotFit, PlanError
 from scalecli.plan.elastic import on_fewer_devices
 from scalecli.plan.layout import Candidate, Choice, Demand, _candidates, _reckoned, _timed, search_layouts
 from scalecli.plan.step.conditions import STANDARD
-from scalecli.plan.steptime import HOST_BANDWIDTH
 
 LLAMA_13B = ModelShape(layers=40, width=5120, ffn=13824, heads=40, kv_heads=40, vocab=32000)
 LLAMA_70B = ModelShape(layers=80, width=8192, ffn=28672, heads=64, kv_heads=8, vocab=128256)
@@ -124,7 +123,7 @@ def test_layers_are_recomputed_offloaded_or_kept_as_memory_and_link_allow() -> N
     assert offloaded is not None
     assert 0 < recomputed < offloaded < 32
     assert best.timed.offload == 0
-    assert best.timed.offload_bandwidth <= HOST_BANDWIDTH
+    assert best.timed.offload_bandwidth <= best.timed.offload_link
     assert best.device_bytes <= A100_40G.memory_bytes
     fewer = replace(
         best,

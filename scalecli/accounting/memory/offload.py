@@ -27,6 +27,8 @@ class Moved:
     bytes: int
     traffic: int
     """Through the device's link in a step, both ways together."""
+    drive_traffic: int
+    """To and from drives in a step, where it lies there."""
 
 
 def moved_parts(rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction) -> tuple[Moved, ...]:
@@ -40,16 +42,26 @@ def moved_parts(rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction)
     if layout.offloads("optimizer"):
         back = state.whole["weights"] - (state.streamed_bytes if layout.offloads("weights") else 0)
         found += [
-            Moved("optimizer states", state.whole["optimizer states"], 0),
-            Moved("master weights", state.whole["master weights"], back),
-            Moved("gradients", gradients, recipe.accumulation * gradients),
+            _stepped("optimizer states", state.whole["optimizer states"], 0),
+            _stepped("master weights", state.whole["master weights"], back),
+            # Gradients stay in the host's memory until the step.
+            Moved("gradients", gradients, recipe.accumulation * gradients, 0),
         ]
     if layout.offloads("weights"):
-        found.append(Moved("weights", state.streamed_bytes, 2 * recipe.accumulation * state.streamed_bytes))
+        traffic = 2 * recipe.accumulation * state.streamed_bytes
+        found.append(Moved("weights", state.streamed_bytes, traffic, traffic))
     if layout.offloads("activations"):
         kept = _taken_away(rank, recipe, offloaded_layers(rank, layout))
-        found.append(Moved("saved activations", round(in_flight * kept), 2 * recipe.accumulation * kept))
+        traffic = 2 * recipe.accumulation * kept
+        found.append(Moved("saved activations", round(in_flight * kept), traffic, traffic))
+    if layout.offload_to == "cpu":
+        found = [replace(part, drive_traffic=0) for part in found]
     return tuple(part for part in found if part.bytes or part.traffic)
+
+
+def _stepped(part: str, size: int, traffic: int) -> Moved:
+    """What the optimizer reads and writes once a step, beside the host's memory."""
+    return Moved(part, size, traffic, 2 * size)
 
 
 def _taken_away(rank: Rank, recipe: Recipe, layers: int) -> int:
