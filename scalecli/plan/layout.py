@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from scalecli.accounting.memory import Layout, MemoryEstimate, Recipe, estimate_memory
@@ -53,6 +54,8 @@ class Demand:
     conditions: Conditions = STANDARD
     held: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the layout that are wished to be so."""
+    alternatives: int = ALTERNATIVES
+    """How many other ways of cutting the model are looked for. Nearly all of the search is for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ def search_layouts(demand: Demand) -> list[Choice]:
     others.pop(_cut(first.layout), None)
     return [
         replace(first, reason=_reason(first, len(candidates))),
-        *(_compared(choice, first) for choice in list(others.values())[:ALTERNATIVES]),
+        *(_compared(choice, first) for choice in list(others.values())[: demand.alternatives]),
     ]
 
 
@@ -282,16 +285,26 @@ def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
     """Candidates that fit, fastest first: all that are about as fast as the fastest, and the best of enough cuts."""
     found: list[Choice] = []
     cuts: set[tuple[int, ...]] = set()
+    leanest = _leanest(candidates)
     too_large: dict[Layout, list[tuple[int, int]]] = {}
     for candidate in sorted(candidates, key=lambda each: each.seconds):
-        if found and len(cuts) > ALTERNATIVES and candidate.seconds > (1 + RESOLUTION) * found[0].seconds:
+        if (
+            found
+            and len(cuts) > demand.alternatives
+            and candidate.seconds > (1 + RESOLUTION) * found[0].seconds
+        ):
             break
         size, saved = candidate.micro_batch_sequences, RECOMPUTES.index(candidate.recipe.recompute)
-        failed = too_large.setdefault(candidate.layout, [])
+        if candidate.layout not in too_large:
+            lean = leanest[candidate.layout]
+            too_large[candidate.layout] = (
+                [] if _fits(demand, _reckoned(demand, lean)) else [(0, len(RECOMPUTES))]
+            )
+        failed = too_large[candidate.layout]
         if any(size >= other and saved <= kept for other, kept in failed):
             continue  # a smaller micro-batch that recomputes as much did not fit
         choice = _reckoned(demand, candidate)
-        if choice.device_bytes > demand.accelerator.memory_bytes:
+        if not _fits(demand, choice):
             failed.append((size, saved))
             continue
         found.append(choice)
@@ -299,12 +312,12 @@ def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
     return found
 
 
+def _fits(demand: Demand, choice: Choice) -> bool:
+    return choice.device_bytes <= demand.accelerator.memory_bytes
+
+
 def _by_layer(demand: Demand, found: list[Choice]) -> Iterator[Choice]:
     """Choices that recompute, refined layer by layer, where that gains more than the model of time can be wrong by."""
-
-    def fits(choice: Choice) -> bool:
-        return choice.device_bytes <= demand.accelerator.memory_bytes
-
     for choice in found:
         if choice.timed.recompute <= RESOLUTION * choice.seconds or not _may_differ(choice, demand):
             continue
@@ -313,7 +326,7 @@ def _by_layer(demand: Demand, found: list[Choice]) -> Iterator[Choice]:
             return _reckoned(demand, _timed(demand, layout, recipe, size))
 
         layers = math.ceil(demand.shape.layers / choice.layout.pp)
-        for refined in by_layer(choice, layers, reckon, fits):
+        for refined in by_layer(choice, layers, reckon, partial(_fits, demand)):
             if refined.seconds < (1 - RESOLUTION) * choice.seconds:
                 yield refined
 
@@ -324,14 +337,19 @@ def _may_differ(choice: Choice, demand: Demand) -> bool:
     return not said and choice.recipe.sequence_chunks == 1
 
 
-def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
-    """The candidate that needs the least memory."""
+def _leanest(candidates: Iterable[Candidate]) -> dict[Layout, Candidate]:
+    """Of every layout the candidate with the smallest micro-batch that recomputes most: it needs the least memory."""
     leanest: dict[Layout, Candidate] = {}
     for candidate in candidates:
         best = leanest.setdefault(candidate.layout, candidate)
         if _thrift(candidate) < _thrift(best):
             leanest[candidate.layout] = candidate
-    reckoned = (_reckoned(demand, candidate) for candidate in leanest.values())
+    return leanest
+
+
+def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
+    """The candidate that needs the least memory."""
+    reckoned = (_reckoned(demand, candidate) for candidate in _leanest(candidates).values())
     return min(reckoned, key=lambda choice: choice.device_bytes)
 
 

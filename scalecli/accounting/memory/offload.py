@@ -38,8 +38,8 @@ def moved_parts(rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction)
     Streamed layers come twice for every micro-batch, activations go and come back.
     """
     state, found = Resident(rank, recipe, layout), []
-    gradients = weights.gradient_bytes(rank, recipe, layout)
     if layout.offloads("optimizer"):
+        gradients = weights.gradient_bytes(rank, recipe, layout)
         back = state.whole["weights"] - (state.streamed_bytes if layout.offloads("weights") else 0)
         found += [
             _stepped("optimizer states", state.whole["optimizer states"], 0),
