@@ -35,7 +35,9 @@ def critical_batch(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="The recipe that the others are measured by.  [the first]"),
+        typer.Option(
+            "--reference", help="The recipe that the others are measured by.", show_default="the first"
+        ),
     ] = None,
     noise: Annotated[
         Path | None,
