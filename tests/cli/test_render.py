@@ -17,7 +17,9 @@ def test_names_and_units_are_no_markup(tmp_path: Path) -> None:
 
 def test_heads_of_tables_show_their_unit(tmp_path: Path) -> None:
     steps = tmp_path / "steps.csv"
-    steps.write_text("loss,batch_tokens,steps\n" + "".join(f"3,{2**i},{100 + 1000 / 2**i}\n" for i in range(8)))
+    steps.write_text(
+        "loss,batch_tokens,steps\n" + "".join(f"3,{2**i},{100 + 1000 / 2**i}\n" for i in range(8))
+    )
     shown = CliRunner().invoke(app, ["critical-batch", str(steps)]).stdout
     assert "critical batch [tokens]" in shown
     assert "\\" not in shown
