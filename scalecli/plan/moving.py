@@ -54,10 +54,16 @@ class Journey:
     def adaptive(self) -> bool:
         return self.setting.optimizer not in SGD_LIKE
 
-    def is_past_growth(self, batch_tokens: float) -> bool:
-        """Whether the batch is one at which rates have stopped growing: past the critical one, or a surge's peak."""
-        peak = None if self.surge is None else self.surge.law.B_noise
-        return any(limit is not None and batch_tokens > limit for limit in (self.critical_tokens, peak))
+    @property
+    def peak_tokens(self) -> float | None:
+        """The batch from which on the best rate was measured to fall."""
+        return None if self.surge is None else float(self.surge.law.B_noise)
+
+    def is_past_growth(self, *batches: float) -> bool:
+        """Whether one of the batches is where rates have stopped growing: past the critical one, or a surge's peak."""
+        return any(
+            limit is not None and max(batches) > limit for limit in (self.critical_tokens, self.peak_tokens)
+        )
 
 
 def parse_setting(values: Mapping[str, str]) -> Setting:
@@ -126,13 +132,14 @@ def rate_at_scale(journey: Journey) -> list[Moved]:
 def rate_over_batch(journey: Journey, learning_rate: float, batch_tokens: float) -> list[Moved]:
     """The learning rate at the batch that is run, from `learning_rate` at the batch that moved along."""
     from_batch = batch_at_scale(journey)
-    factor, past = batch_tokens / from_batch, journey.is_past_growth(batch_tokens)
+    factor, past = batch_tokens / from_batch, journey.is_past_growth(from_batch, batch_tokens)
     if not journey.adaptive:
         rules = [linear(learning_rate, factor, past)]
         if journey.setting.beta1:
             rules += momentum(learning_rate, journey.setting.beta1, factor)
     else:
-        rules = square_root(journey.setting, learning_rate, factor, past)
+        measured_to_fall = journey.peak_tokens is not None and batch_tokens > journey.peak_tokens
+        rules = [] if measured_to_fall else square_root(journey.setting, learning_rate, factor, past)
         rules.append(small_batch(learning_rate, factor, batch_tokens))
         if journey.surge is not None:
             rules.append(surge(learning_rate, from_batch, batch_tokens, journey.surge))
@@ -167,7 +174,7 @@ def companions(journey: Journey, batch_tokens: float, peak: float | None) -> lis
 
 def _decays(journey: Journey, factor: float, batch_tokens: float) -> list[Moved | None]:
     """The optimizer's own averages at `factor` times the batch, by every rule for them."""
-    setting, past = journey.setting, journey.is_past_growth(batch_tokens)
+    setting, past = journey.setting, journey.is_past_growth(journey.setting.batch_tokens, batch_tokens)
     if journey.adaptive:
         half_life = beta2_half_life(setting.beta2, factor) if setting.beta2 else None
         rules = square_root(setting, setting.learning_rate, factor, past)
