@@ -86,9 +86,8 @@ def gather(
         budget=budget,
     )
     if not known.optima:
-        raise PlanError(
-            f"no published rule of {own[0].source} is stated for fixed {budget}", hint="leave out --fix"
-        )
+        kind = own[0].source if own else f"{target.workload} training"
+        raise PlanError(f"no published rule of {kind} is stated for fixed {budget}", hint="leave out --fix")
     return known
 
 

@@ -93,10 +93,7 @@ def _number(name: str, text: str) -> float:
 
 def move_batch(journey: Journey) -> list[Moved]:
     """The batch at the target's size and tokens."""
-    setting, target = journey.setting, journey.target
-    if journey.keeps_scale or not journey.adaptive:
-        return [_kept("batch_tokens", setting.batch_tokens, journey)]
-    return scale_by_published(setting, target.params, target.tokens, "batch_tokens", target.workload)
+    return _over_scale("batch_tokens", journey)
 
 
 def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, list[Moved]]:
@@ -123,10 +120,7 @@ def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, l
 
 def rate_at_scale(journey: Journey) -> list[Moved]:
     """The learning rate at the target's size and tokens, each rule at the batch that moves along."""
-    setting, target = journey.setting, journey.target
-    if journey.keeps_scale or not journey.adaptive:
-        return [_kept("learning_rate", setting.learning_rate, journey)]
-    return scale_by_published(setting, target.params, target.tokens, "learning_rate", target.workload)
+    return _over_scale("learning_rate", journey)
 
 
 def rate_over_batch(journey: Journey, learning_rate: float, batch_tokens: float) -> list[Moved]:
@@ -221,8 +215,19 @@ def how_moved(found: Interval, rules: Sequence[Moved]) -> str:
 def batch_at_scale(journey: Journey) -> float:
     """The middle of what the rules say of the batch [tokens]."""
     found = middle(move_batch(journey))
-    assert found is not None, "every rule over scale has a value"
+    assert found is not None, "what no rule moves is kept"
     return found.value
+
+
+def _over_scale(quantity: str, journey: Journey) -> list[Moved]:
+    """By every published rule of the workload; kept where nothing changes, or none of them says how."""
+    setting, target = journey.setting, journey.target
+    moves = journey.adaptive and not journey.keeps_scale
+    rules = (
+        scale_by_published(setting, target.params, target.tokens, quantity, target.workload) if moves else []
+    )
+    known = any(rule.value is not None for rule in rules)
+    return rules if known else [*rules, _kept(quantity, getattr(setting, quantity), journey)]
 
 
 def _kept(quantity: str, value: float, journey: Journey) -> Moved:
@@ -241,5 +246,6 @@ def _kept(quantity: str, value: float, journey: Journey) -> Moved:
         rule="kept",
         source="you",
         range="",
-        warning=f"no published rule moves {journey.setting.optimizer} over size and tokens",
+        warning=f"no published rule moves {journey.setting.optimizer} over size and tokens in "
+        f"{journey.target.workload} training",
     )

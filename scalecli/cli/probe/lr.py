@@ -51,6 +51,7 @@ def lr(
     store: options.Store = Path("runs.db"),
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
+    out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Find the best learning rate, the range that is as good, and the largest stable one, from whole trainings.
@@ -113,7 +114,7 @@ def lr(
         ],
         "store": str(store),
     }
-    show(document, _draw, as_json=as_json)
+    show(document, _draw, as_json=as_json, out=out)
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:
