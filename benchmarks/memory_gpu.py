@@ -1,7 +1,7 @@
 """Peak memory of real training steps on a GPU: the closed forms against what the allocator gave away, and against what
 it held, once calibrated.
 
-    python benchmarks/memory_gpu.py [--device cuda] [--seconds 230] [--workers 4] [--tiny]
+    python benchmarks/memory_gpu.py [--device cuda] [--seconds 230] [--workers 3] [--tiny]
 
 The three steps of `scalecli memory --calibrate` come first: from them follow the bytes that no count of tensors sees
 (cuBLAS's workspace, rounding and fragmentation), which are added to the prediction of what is held. Then every
@@ -163,7 +163,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=230.0)
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     cases = [tiny(case) for case in CASES] if options.tiny else CASES

@@ -50,7 +50,15 @@ def draw_layout(memory: Any) -> Iterator[RenderableType]:
 def draw_alternatives(choices: Any) -> Iterator[RenderableType]:
     """Other layouts that fit, the fastest first."""
     if choices:
-        heads = ["layout", "micro-batch × accumulation", "recompute", "bytes", "a step", "MFU", "why not"]
+        heads = [
+            "layout",
+            "micro-batch × accumulation",
+            "recompute; offload",
+            "bytes",
+            "a step",
+            "MFU",
+            "why not",
+        ]
         yield filled_table("Other layouts that fit", heads, map(_choice, choices))
 
 
@@ -62,6 +70,18 @@ def layout_text(layout: Any) -> str:
         chunks = f" × {layout['virtual_stages']} chunks" if layout["virtual_stages"] > 1 else ""
         parts.append(f"{layout['schedule']}{chunks}")
     return ", ".join(parts)
+
+
+def saving_text(layout: Any) -> str:
+    """What is recomputed and offloaded, and in how many layers where not in all."""
+    recomputed = f"{layout['recompute']}{_in_layers(layout['recompute_layers'])}"
+    if layout["offload"] == "none":
+        return recomputed
+    return f"{recomputed}; offload {layout['offload']}{_in_layers(layout['offload_layers'])}"
+
+
+def _in_layers(layers: int | None) -> str:
+    return "" if layers is None else f" (first {layers} layers)"
 
 
 def _grouped(layout: Any) -> str:
@@ -111,7 +131,7 @@ def _device(row: Any) -> tuple[object, ...]:
 
 def _choice(choice: Any) -> tuple[object, ...]:
     return (
-        layout_text(choice), f"{choice['micro_batch_sequences']} × {choice['accumulation']}", choice["recompute"],
+        layout_text(choice), f"{choice['micro_batch_sequences']} × {choice['accumulation']}", saving_text(choice),
         format_bytes(choice["per_device_bytes"]), _time(choice["step_seconds"]), f"{choice['mfu']:.1%}",
         choice["reason"],
     )  # fmt: skip

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalecli.cli import options, step
-from scalecli.cli.layout_tables import draw_alternatives, draw_layout, layout_text
+from scalecli.cli.layout_tables import draw_alternatives, draw_layout, layout_text, saving_text
 from scalecli.cli.model import wished_shape
 from scalecli.cli.render import show, table
 from scalecli.units import format_bytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from scalecli.accounting.memory import Layout
 
 
 @step.takes(step.BLOCKS, step.RECIPE, step.LAYOUT)
@@ -53,7 +55,10 @@ def memory(
     count: options.DeviceCount = 1,
     accelerators: options.AcceleratorFile = None,
     assume: options.Assume = None,
-    search: Annotated[bool, typer.Option("--search", help="Find the fastest layout that fits.")] = False,
+    search: Annotated[
+        bool,
+        typer.Option("--search", help="Find the fastest layout that fits; what else is said of it holds."),
+    ] = False,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -80,8 +85,9 @@ def memory(
     """
     from dataclasses import replace
 
-    from scalecli.accounting.memory import Layout, Recipe
+    from scalecli.accounting.memory import Recipe
     from scalecli.cli.calibrate import calibrate_overhead, draw_calibration
+    from scalecli.errors import PlanError
     from scalecli.plan.devices import plan_on
     from scalecli.plan.fleet import fleet_of
     from scalecli.plan.memory import plan_memory
@@ -95,14 +101,16 @@ def memory(
     sizes = wished_shape(params, params_kind, layers, width, ffn, heads, kv_heads, vocab)
     shape = replace(sizes, **step.values(step.BLOCKS, wishes))
     placement = step.values(step.LAYOUT, wishes)
-    cut = placement["tp"] * placement["pp"] * placement["cp"]
-    placement["dp"] = dp if dp is not None else max(1, count // cut)
-    placement["sharding"] = sharding or ("ddp" if placement["dp"] > 1 else "none")
-    layout = Layout(**placement)
+    held = _held(placement, dp, sharding)
     fleet = None if accelerator is None else fleet_of(accelerator, count, accelerators)
     devices = count if fleet is None else fleet.count
     conditions = assumed(options.pairs(assume, "--assume"))
     if fleet is not None and fleet.is_mixed:
+        if held:
+            raise PlanError(
+                f"devices of several kinds train fully sharded, with nothing to choose: not with {', '.join(held)}",
+                hint="name one kind, or leave these options out",
+            )
         found = plan_on(
             fleet, shape, sequence_length=sequence_length, batch_sequences=batch or devices * (micro_batch or 1),
             recipe=recipe, conditions=conditions,
@@ -111,7 +119,8 @@ def memory(
         found = plan_memory(
             shape, sequence_length=sequence_length, batch_sequences=batch, micro_batch_sequences=micro_batch,
             accelerator=None if fleet is None else fleet.device, count=devices, recipe=recipe,
-            layout=None if search else layout, search=search, conditions=conditions,
+            layout=None if search else _layout(placement, dp, sharding, count), search=search, held=held,
+            conditions=conditions,
         )  # fmt: skip
     document = {
         "schema": "scalecli/memory/1",
@@ -124,6 +133,25 @@ def memory(
         "warnings": [{"code": code, "message": message} for code, message in found.warnings],
     }  # fmt: skip
     show(document, _draw, as_json=as_json, out=out)
+
+
+def _layout(placement: dict[str, Any], dp: int | None, sharding: str | None, count: int) -> Layout:
+    """The layout that the options say; data-parallel ranks fill the devices, and hold whole replicas."""
+    from scalecli.accounting.memory import Layout
+
+    cut = placement["tp"] * placement["pp"] * placement["cp"]
+    ranks = dp if dp is not None else max(1, count // cut)
+    kind: Any = sharding or ("ddp" if ranks > 1 else "none")
+    return Layout(**placement, dp=ranks, sharding=kind)
+
+
+def _held(placement: dict[str, Any], dp: int | None, sharding: str | None) -> dict[str, Any]:
+    """What the options say about a layout, for a search to hold to."""
+    from scalecli.accounting.memory import Layout
+
+    usual = Layout()
+    said = {name: value for name, value in placement.items() if value != getattr(usual, name)}
+    return said | {name: value for name, value in (("dp", dp), ("sharding", sharding)) if value is not None}
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:
@@ -139,7 +167,7 @@ def draw_memory(document: Any) -> Iterator[RenderableType]:
     yield table(title, ["term", "bytes", "rule"], rows)
     yield (
         f"micro-batch {document['micro_batch_sequences']} × accumulation {document['accumulation']}; "
-        f"{layout_text(document)}; recompute {document['recompute']}, {document['precision']}"
+        f"{layout_text(document)}; recompute {saving_text(document)}; {document['precision']}"
     )
     if document["host_bytes"]:
         yield from _draw_host(document)
@@ -156,3 +184,5 @@ def _draw_host(document: Any) -> Iterator[RenderableType]:
     yield table(title, ["", "bytes"], rows)
     traffic = sum(part["traffic"] for part in document["offloaded"])
     yield f"{format_bytes(traffic)} pass the device's link in a step"
+    if drives := sum(part["drive_traffic"] for part in document["offloaded"]):
+        yield f"{format_bytes(drives)} pass the drives' link"

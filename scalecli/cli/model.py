@@ -24,8 +24,11 @@ def shape_of(
     kv_heads: int | None,
     vocab: int,
 ) -> ModelShape | None:
-    """The shape, or None when neither depth nor width is given; a usage error when only one is."""
+    """The shape, or None when neither depth nor width is given; a usage error when only one is, or other sizes are."""
     if layers is None and width is None:
+        for option, size in (("--ffn", ffn), ("--heads", heads), ("--kv-heads", kv_heads)):
+            if size is not None:
+                raise typer.BadParameter("goes with --layers and --width", param_hint=option)
         return None
     if layers is None or width is None:
         raise typer.BadParameter("--layers and --width go together", param_hint="--layers")

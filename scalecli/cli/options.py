@@ -175,7 +175,7 @@ Assume = Annotated[
         "--assume",
         metavar="NAME=VALUE,...",
         help="Of a step: shares of communication that hide (tensor, expert, pipeline, context, data), reduction=NAME "
-        "of compressed gradients, dispatch_width of tokens sent to experts.",
+        "of compressed gradients, dispatch_width of tokens sent to experts, bytes/s of host and drive links.",
         rich_help_panel=DEVICES,
     ),
 ]

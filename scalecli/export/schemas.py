@@ -709,6 +709,21 @@ class _WidthSlope(_Open):
     flat: bool
 
 
+class _FormatHeld(_Open):
+    precision: str
+    step: int
+    holds: bool = Field(description="the worst tensor's error is no more than the format's rounding")
+    parts: list[str] = Field(description="what was seen: no gradients while the head is zero")
+    part: Literal["weight", "activation", "gradient", "weight gradient"]
+    name: str
+    width: int
+    below: float = Field(description="share of its values that become zero")
+    above: float = Field(description="share of its values that are too large")
+    error: float
+    rounding: float
+    scales: list[int] | None = Field(description="exponents of 2: least and largest scale of a tensor")
+
+
 class ProbeCoordinatesDocument(_Open):
     """`probe coordinates --json`: sizes go as width^slope; `transfers` when every slope is within the tolerance."""
 
@@ -720,6 +735,7 @@ class ProbeCoordinatesDocument(_Open):
     verdict: str
     tolerance: float
     slopes: list[_WidthSlope]
+    formats: list[_FormatHeld]
 
 
 class MemoryDocument(MemoryPart):

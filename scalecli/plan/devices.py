@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from scalecli.accounting.memory import Recipe
 from scalecli.accounting.memory.recipe import MOMENTS
 from scalecli.accounting.memory.terms import Term
 from scalecli.accounting.shape import ModelShape
+from scalecli.plan.calibration import overhead_of
 from scalecli.plan.fleet import Fleet
-from scalecli.plan.layout import Choice
+from scalecli.plan.layout import Choice, Demand, search_layouts
 from scalecli.plan.memory import MemoryPlan, device_warnings, memory_part, plan_memory
 from scalecli.plan.mixed import SPREAD, MixedPlan, plan_mixed
 from scalecli.plan.replicas import Replicas
@@ -49,6 +51,37 @@ def plan_on(
         shape, sequence_length=sequence_length, batch_sequences=batch_sequences, accelerator=fleet.device,
         count=fleet.count, recipe=recipe, search=True, conditions=conditions,
     )  # fmt: skip
+
+
+def fastest_on(
+    fleet: Fleet,
+    shape: ModelShape,
+    *,
+    sequence_length: int,
+    batch_sequences: int,
+    recipe: Recipe,
+    conditions: Conditions = STANDARD,
+    replicas: Replicas | None = None,
+) -> Choice:
+    """What `plan_on` chooses, without alternatives and reports: for plans that ask about many batches or sizes.
+
+    Raises what `plan_on` raises.
+    """
+    training: dict[str, Any] = {
+        "sequence_length": sequence_length, "recipe": recipe, "conditions": conditions,
+    }  # fmt: skip
+    if replicas is not None:
+        part = replicas.part(fleet)
+        found = fastest_on(part, shape, batch_sequences=batch_sequences // replicas.count, **training)
+        return replace(found, step=replicas.joined(found.timed, shape, part.device, part.count))
+    if fleet.is_mixed:
+        return plan_on(fleet, shape, batch_sequences=batch_sequences, **training).chosen
+    device = fleet.device
+    demand = Demand(
+        shape=shape, batch_sequences=batch_sequences, accelerator=device, count=fleet.count,
+        overhead=overhead_of(device.name), alternatives=0, **training,
+    )  # fmt: skip
+    return search_layouts(demand)[0]
 
 
 def _joined(

@@ -175,11 +175,13 @@ class DevicePart(Document):
 
 
 class OffloadedPart(Document):
-    """What one device has elsewhere [bytes]; `traffic` passes its link in a step, both ways together."""
+    """What one device has elsewhere [bytes]; `traffic` passes its link in a step, both ways together, `drive_traffic`
+    that of the drives it lies on."""
 
     part: str
     bytes: int
     traffic: int
+    drive_traffic: int
 
 
 class MemoryPart(Document):
@@ -204,7 +206,11 @@ class MemoryPart(Document):
     virtual_stages: int
     shard_group: int | None = Field(description="ranks that share one copy of what is sharded; null: all")
     recompute: str
+    recompute_layers: int | None = Field(description="the first ones of a device; null: all, where any are")
     offload: str
+    offload_layers: int | None = Field(
+        description="whose activations are offloaded, the first ones; null: all"
+    )
     precision: str
     host_bytes: int
     host_terms: dict[str, int]

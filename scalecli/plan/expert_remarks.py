@@ -61,6 +61,6 @@ def _note_statistics(target: Target, sequences: int, layout: MemoryPlan, notes: 
         "W-BATCH-STATISTICS",
         f"a balancing loss over each micro-batch sees {micro * target.sequence_length} tokens of {micro} sequences, "
         f"over the batch {sequences * target.sequence_length} tokens of {sequences}: within few sequences it keeps "
-        "experts from specialising; sum expert counts over ranks and accumulation ({BALANCE}). The same goes for batch "
-        "norm",
+        f"experts from specialising; sum expert counts over ranks and accumulation ({BALANCE}). The same goes for "
+        "batch norm",
     )

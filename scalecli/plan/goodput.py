@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from scalecli.accounting.memory import Layout, Recipe, estimate_memory
 from scalecli.accounting.shape import ModelShape
 from scalecli.errors import PlanError
-from scalecli.plan.steptime import HOST_BANDWIDTH
+from scalecli.plan.step.conditions import HOST_BANDWIDTH
 
 # 419 unexpected interruptions of 16,384 devices in 54 days (Llama 3: 2407.21783, section 3.3.4).
 PUBLISHED_DEVICE_SECONDS = 16_384 * 54 * 86_400 / 419

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from scalecli.accounting.memory import Layout, MemoryEstimate, Recipe, estimate_memory
 from scalecli.accounting.memory.layout import Offload, Schedule, Sharding, check_layout
@@ -13,6 +15,7 @@ from scalecli.accounting.memory.recipe import Recompute
 from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator
 from scalecli.errors import DoesNotFit, PlanError
+from scalecli.plan.by_layer import by_layer
 from scalecli.plan.relief import reliefs
 from scalecli.plan.step.conditions import STANDARD, Conditions
 from scalecli.plan.steptime import StepTime, step_time
@@ -28,6 +31,10 @@ MOST_NODES_OF_A_CONTEXT = 16  # a sequence is cut over so many nodes at most (Ll
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 SHARDINGS: tuple[Sharding, ...] = ("none", "ddp", "zero1", "zero2", "zero3")
 SCHEDULES: tuple[Schedule, ...] = ("1f1b", "interleaved", "zero-bubble", "breadth-first")
+SEARCHED = (
+    "dp", "tp", "pp", "cp", "ep", "sharding", "schedule", "virtual_stages", "shard_group", "reshard_after_forward",
+)  # fmt: skip
+"""Fields of a layout that the search varies; the others are as they are held, or as they are by default."""
 OFFLOADS: tuple[Offload, ...] = ("optimizer", "optimizer+weights", "activations")
 
 
@@ -45,6 +52,10 @@ class Demand:
     """None lets the search choose."""
     overhead: Overhead = UNCALIBRATED
     conditions: Conditions = STANDARD
+    held: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the layout that are wished to be so."""
+    alternatives: int = ALTERNATIVES
+    """How many other ways of cutting the model are looked for. Nearly all of the search is for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,9 @@ class Choice:
             "virtual_stages": self.layout.virtual_stages,
             "shard_group": self.layout.shard_group,
             "recompute": self.recipe.recompute,
+            "recompute_layers": self.recipe.recompute_layers,
             "offload": self.layout.offload,
+            "offload_layers": self.layout.offload_layers,
             "per_device_bytes": self.device_bytes,
             "step_seconds": self.step.seconds if self.step else None,
             "mfu": self.step.mfu if self.step else None,
@@ -117,13 +130,17 @@ def search_layouts(demand: Demand) -> list[Choice]:
     """
     candidates = list(_candidates(demand))
     if not candidates:
+        held = "".join(f", with {name} {value}" for name, value in demand.held.items())
         raise PlanError(
-            f"no layout gives each of {demand.count} devices a part of a batch of {demand.batch_sequences} sequences",
-            hint="use a batch that is a multiple of the number of devices, or fewer devices",
+            f"no layout gives each of {demand.count} devices a part of a batch of {demand.batch_sequences} sequences"
+            + held,
+            hint="use a batch that is a multiple of the number of devices, or fewer devices"
+            + ("; hold less, or give the whole layout and no --search" if held else ""),
         )
     found = _fitting(demand, candidates) or _fitting(demand, list(_offloaded(demand, candidates)))
     if not found:
         raise _does_not_fit(demand, _nearest(demand, candidates))
+    found = sorted([*found, *_by_layer(demand, found)], key=lambda choice: choice.seconds)
     first = _preferred(found)
     others: dict[tuple[int, ...], Choice] = {}
     for choice in found:
@@ -131,7 +148,7 @@ def search_layouts(demand: Demand) -> list[Choice]:
     others.pop(_cut(first.layout), None)
     return [
         replace(first, reason=_reason(first, len(candidates))),
-        *(_compared(choice, first) for choice in list(others.values())[:ALTERNATIVES]),
+        *(_compared(choice, first) for choice in list(others.values())[: demand.alternatives]),
     ]
 
 
@@ -141,12 +158,17 @@ def _cut(layout: Layout) -> tuple[int, ...]:
 
 def _candidates(demand: Demand) -> Iterator[Candidate]:
     """Every layout, micro-batch and recomputation that divides batch, devices and model."""
-    for layout in _layouts(demand):
+    searched = {name: value for name, value in demand.held.items() if name in SEARCHED}
+    others = {name: value for name, value in demand.held.items() if name not in SEARCHED}
+    for cut in _layouts(demand):
+        layout = replace(cut, **others)
         if not _divides(demand, layout):
             continue
         for micro_batch in _micro_batches(demand, layout):
             accumulation = demand.batch_sequences // layout.dp // micro_batch
             for scheduled in _schedules(demand, layout, accumulation):
+                if any(getattr(scheduled, name) != value for name, value in searched.items()):
+                    continue
                 for recompute in _recomputes(demand.recipe, scheduled):
                     recipe = replace(demand.recipe, recompute=recompute, accumulation=accumulation)
                     yield _timed(demand, scheduled, recipe, micro_batch)
@@ -183,7 +205,9 @@ def _replicas(demand: Demand, tp: int, pp: int, cp: int, dp: int) -> Iterator[La
         if dp * cp == 1:
             yield Layout(tp=tp, pp=pp)
             continue
-        plain = Layout(sharding="zero1", dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
+        # Whole replicas take more memory than sharded states and are no faster: only on demand.
+        least: Sharding = "ddp" if demand.held.get("sharding") == "ddp" else "zero1"
+        plain = Layout(sharding=least, dp=dp, tp=tp, pp=pp, cp=cp, ep=ep)
         yield plain
         if pp == 1:
             yield replace(plain, sharding="zero2")
@@ -243,7 +267,9 @@ def _micro_batches(demand: Demand, layout: Layout) -> Iterable[int]:
 
 
 def _offloaded(demand: Demand, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """The smallest micro-batches with parts of the state in host memory."""
+    """The smallest micro-batches with parts of the state in host memory, unless it is said what is there."""
+    if "offload" in demand.held:
+        return
     for each in candidates:
         if each.layout.schedule == "1f1b" and each.micro_batch_sequences == _smallest(demand, each.layout):
             for offload in OFFLOADS:
@@ -259,16 +285,26 @@ def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
     """Candidates that fit, fastest first: all that are about as fast as the fastest, and the best of enough cuts."""
     found: list[Choice] = []
     cuts: set[tuple[int, ...]] = set()
+    leanest = _leanest(candidates)
     too_large: dict[Layout, list[tuple[int, int]]] = {}
     for candidate in sorted(candidates, key=lambda each: each.seconds):
-        if found and len(cuts) > ALTERNATIVES and candidate.seconds > (1 + RESOLUTION) * found[0].seconds:
+        if (
+            found
+            and len(cuts) > demand.alternatives
+            and candidate.seconds > (1 + RESOLUTION) * found[0].seconds
+        ):
             break
         size, saved = candidate.micro_batch_sequences, RECOMPUTES.index(candidate.recipe.recompute)
-        failed = too_large.setdefault(candidate.layout, [])
+        if candidate.layout not in too_large:
+            lean = leanest[candidate.layout]
+            too_large[candidate.layout] = (
+                [] if _fits(demand, _reckoned(demand, lean)) else [(0, len(RECOMPUTES))]
+            )
+        failed = too_large[candidate.layout]
         if any(size >= other and saved <= kept for other, kept in failed):
             continue  # a smaller micro-batch that recomputes as much did not fit
         choice = _reckoned(demand, candidate)
-        if choice.device_bytes > demand.accelerator.memory_bytes:
+        if not _fits(demand, choice):
             failed.append((size, saved))
             continue
         found.append(choice)
@@ -276,14 +312,44 @@ def _fitting(demand: Demand, candidates: list[Candidate]) -> list[Choice]:
     return found
 
 
-def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
-    """The candidate that needs the least memory."""
+def _fits(demand: Demand, choice: Choice) -> bool:
+    return choice.device_bytes <= demand.accelerator.memory_bytes
+
+
+def _by_layer(demand: Demand, found: list[Choice]) -> Iterator[Choice]:
+    """Choices that recompute, refined layer by layer, where that gains more than the model of time can be wrong by."""
+    for choice in found:
+        if choice.timed.recompute <= RESOLUTION * choice.seconds or not _may_differ(choice, demand):
+            continue
+
+        def reckon(layout: Layout, recipe: Recipe, size: int = choice.micro_batch_sequences) -> Choice:
+            return _reckoned(demand, _timed(demand, layout, recipe, size))
+
+        layers = math.ceil(demand.shape.layers / choice.layout.pp)
+        for refined in by_layer(choice, layers, reckon, partial(_fits, demand)):
+            if refined.seconds < (1 - RESOLUTION) * choice.seconds:
+                yield refined
+
+
+def _may_differ(choice: Choice, demand: Demand) -> bool:
+    """Layers differ as they are wished to, where anything was said about them."""
+    said = demand.recipe.recompute_layers is not None or "offload" in demand.held
+    return not said and choice.recipe.sequence_chunks == 1
+
+
+def _leanest(candidates: Iterable[Candidate]) -> dict[Layout, Candidate]:
+    """Of every layout the candidate with the smallest micro-batch that recomputes most: it needs the least memory."""
     leanest: dict[Layout, Candidate] = {}
     for candidate in candidates:
         best = leanest.setdefault(candidate.layout, candidate)
         if _thrift(candidate) < _thrift(best):
             leanest[candidate.layout] = candidate
-    reckoned = (_reckoned(demand, candidate) for candidate in leanest.values())
+    return leanest
+
+
+def _nearest(demand: Demand, candidates: Iterable[Candidate]) -> Choice:
+    """The candidate that needs the least memory."""
+    reckoned = (_reckoned(demand, candidate) for candidate in _leanest(candidates).values())
     return min(reckoned, key=lambda choice: choice.device_bytes)
 
 
@@ -319,6 +385,7 @@ def _effort(choice: Choice) -> tuple[int, int, int, int, int, float]:
         SHARDINGS.index(layout.sharding)
         + (layout.shard_group is not None)
         + (not layout.reshard_after_forward)
+        + (layout.offload != "none")
     )
     schedule = SCHEDULES.index(layout.schedule)
     recompute = RECOMPUTES.index(choice.recipe.recompute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -49,10 +49,12 @@ def plan_memory(
     recipe: Recipe | None = None,
     layout: Layout | None = None,
     search: bool = False,
+    held: Mapping[str, Any] | None = None,
     overhead: Overhead | None = None,
     conditions: Conditions = STANDARD,
 ) -> MemoryPlan:
-    """Memory of one device under the given layout, or under the fastest layout that fits if `search`.
+    """Memory of one device under the given layout, or under the fastest layout that fits if `search`: of those with
+    the fields of a layout that are `held`.
 
     `batch_sequences` is the global batch; without it the batch is one micro-batch on every data-parallel rank.
     Without `layout` and `search` the devices hold whole replicas (`ddp`). Without an accelerator nothing is known to
@@ -73,7 +75,7 @@ def plan_memory(
             shape=shape, sequence_length=sequence_length,
             batch_sequences=batch_sequences or count * (micro_batch_sequences or 1), accelerator=accelerator,
             count=count, recipe=recipe, micro_batch_sequences=micro_batch_sequences, overhead=overhead,
-            conditions=conditions,
+            conditions=conditions, held=held or {},
         )  # fmt: skip
         chosen, *others = search_layouts(demand)
         elastic = [asdict(row) for row in on_fewer_devices(demand, chosen)]
@@ -208,7 +210,9 @@ def memory_part(chosen: Choice, accelerator: Accelerator | None) -> dict[str, An
         "virtual_stages": layout.virtual_stages,
         "shard_group": layout.shard_group,
         "recompute": chosen.recipe.recompute,
+        "recompute_layers": chosen.recipe.recompute_layers,
         "offload": layout.offload,
+        "offload_layers": layout.offload_layers,
         "precision": chosen.recipe.precision,
         "host_bytes": estimate.host_bytes,
         "host_terms": estimate.host_terms,

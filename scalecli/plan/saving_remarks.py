@@ -9,7 +9,7 @@ from scalecli.accounting.memory import Layout, MemoryEstimate, Recipe
 from scalecli.accounting.memory.rank import rank_of
 from scalecli.accounting.memory.weights import all_weights, trained, weight_count
 from scalecli.accounting.shape import ModelShape
-from scalecli.plan.steptime import HOST_BANDWIDTH, StepTime
+from scalecli.plan.steptime import StepTime
 
 Said = tuple[str, str]
 """A warning's code and message."""
@@ -36,15 +36,15 @@ def remark_on_training(shape: ModelShape, recipe: Recipe) -> Iterator[Said]:
         low, high = FP8_RANGE
         yield (
             "W-FP8-RANGE",
-            f"operands below {low:.2g} or above {high} are lost in FP8 ({recipe.formats.source}): look at the scale of "
-            "activations and gradients over widths first (`scalecli probe coordinates`)"
+            f"operands below {low:.2g} or above {high} are lost in FP8 ({recipe.formats.source}): `scalecli probe "
+            "coordinates` says whether weights, activations and gradients hold"
             + ("" if recipe.formats.rescales else "; static scales need a parametrisation of unit variance"),
         )
     if recipe.precision == "fp16-unit":
         yield (
             "W-FP16-RANGE",
-            "float16 without loss scaling needs a parametrisation of unit variance (blake2023): look at the scale of "
-            "activations and gradients first (`scalecli probe coordinates`)",
+            "float16 without loss scaling needs a parametrisation of unit variance (blake2023): `scalecli probe "
+            "coordinates` says whether weights, activations and gradients hold",
         )
     if recipe.sampled_rows < 1:
         yield (
@@ -65,14 +65,18 @@ def remark_on_offloading(layout: Layout, layers: int, step: StepTime | None) -> 
     the link that there usually is (wu2024ssdtrain): the others are better kept or recomputed."""
     if layout.offload == "none" or step is None:
         return
-    needed = step.offload_bandwidth
-    message = f"hiding the transfers to the host takes {needed / 1e9:.3g} GB/s a device (rajbhandari2021)"
+    needed, link = step.offload_bandwidth, step.offload_link
+    where = "host" if layout.offload_to == "cpu" else "drives"
+    message = (
+        f"hiding the transfers to the {where} takes {needed / 1e9:.3g} GB/s a device (rajbhandari2021), of the "
+        f"{link / 1e9:.3g} GB/s that are reckoned with (--assume host=, drive=)"
+    )
     offloaded = layers if layout.offload_layers is None else min(layers, layout.offload_layers)
-    if layout.offload == "activations" and needed > HOST_BANDWIDTH:
-        hidden = math.floor(offloaded * HOST_BANDWIDTH / needed)
+    if layout.offload == "activations" and needed > link:
+        hidden = math.floor(offloaded * link / needed)
         message += (
-            f"; at {HOST_BANDWIDTH / 1e9:.3g} GB/s those of {hidden} layers hide: --offload-layers {hidden}, and "
-            "keep or recompute the others (wu2024ssdtrain)"
+            f"; the activations of {hidden} layers hide: --offload-layers {hidden}, and keep or recompute the others "
+            "(wu2024ssdtrain)"
         )
     yield "W-OFFLOAD", message
 

@@ -6,14 +6,14 @@ FLOPs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from scalecli.accounting.flops import AttentionCount, training_flops_per_token
 from scalecli.accounting.kernels import Engine, head_passes, layer_passes
 from scalecli.accounting.memory import Layout, Recipe, pipeline, saved
-from scalecli.accounting.memory.offload import moved_parts
+from scalecli.accounting.memory.offload import Moved, moved_parts
 from scalecli.accounting.memory.rank import Rank, rank_of
 from scalecli.accounting.memory.weights import trained, weight_count
 from scalecli.accounting.shape import ModelShape
@@ -24,8 +24,6 @@ from scalecli.plan.step.engine import Efficiency, engine_of, kernel_efficiency, 
 from scalecli.plan.step.exchanges import Exchange
 from scalecli.plan.step.links import Links
 
-# One direction of PCIe 4.0 with 16 lanes, at the share that pinned copies reach.
-HOST_BANDWIDTH = 25e9
 # Weights, gradient and states are read and written once a step.
 OPTIMIZER_PASSES = 2
 # Frozen weights have no gradient of their own: two of three products are left.
@@ -44,7 +42,9 @@ class StepTime:
     optimizer: float
     offload: float
     offload_bandwidth: float
-    """Between device and host, to hide all transfers behind computation [bytes/s]."""
+    """What hides all transfers behind computation, over the link that they take longest on [bytes/s]."""
+    offload_link: float
+    """What that link has [bytes/s]."""
     exchanges: tuple[Exchange, ...]
     tokens: int
     """Of the whole step, all devices together."""
@@ -143,7 +143,7 @@ def step_time(
         exchanges.pipeline_parallel(rank, recipe, layout, links, conditions),
         exchanges.data_parallel(rank, recipe, layout, links, conditions, micro_batch),
     ]
-    moved = sum(part.traffic for part in moved_parts(rank, recipe, layout, Fraction(1)))
+    moved, link = _slowest_link(moved_parts(rank, recipe, layout, Fraction(1)), conditions)
     tokens = micro_batches * micro_batch_sequences * sequence_length
     cut = layout.tp * layout.pp * layout.cp
     counted = 1.0 if recipe.trained.weights else FROZEN_SHARE
@@ -157,8 +157,9 @@ def step_time(
         imbalance=micro_batches * max(0.0, max(stages) - mean),
         bubble=working * pipeline.bubble(layout, micro_batches),
         optimizer=engine.through_memory(_optimizer_bytes(rank, recipe, layout)),
-        offload=max(0.0, moved / HOST_BANDWIDTH - conditions.overlap.data * working),
+        offload=max(0.0, moved / link - conditions.overlap.data * working),
         offload_bandwidth=moved / (conditions.overlap.data * working) if conditions.overlap.data else 0.0,
+        offload_link=link,
         exchanges=tuple(each for each in said if each is not None),
         tokens=tokens * layout.dp,
         model_flops_per_device=causal,
@@ -168,13 +169,22 @@ def step_time(
     )
 
 
+def _slowest_link(parts: Sequence[Moved], conditions: Conditions) -> tuple[int, float]:
+    """Bytes that pass the link on which they take longest, and its bandwidth: the device's, or that of the drives."""
+    device = sum(part.traffic for part in parts), conditions.host
+    drives = sum(part.drive_traffic for part in parts), conditions.drive
+    return max(device, drives, key=lambda link: link[0] / link[1])
+
+
 def _recomputed(rank: Rank, recipe: Recipe, engine: Engine, forward: float) -> float:
-    """Of one layer and micro-batch. Full: its forward again. Selective: what is not kept is written and read again."""
+    """Of a layer in the mean and a micro-batch. Full: its forward again. Selective: what is not kept is written and
+    read again."""
+    share = recipe.recomputed_of(rank.layers) / rank.layers
     if recipe.recompute == "full":
-        return forward
+        return share * forward
     if recipe.recompute == "selective":
         again = saved.layer_saved(rank, recipe) - saved.layer_kept(rank, recipe)
-        return engine.through_memory(2 * max(again, 0))
+        return share * engine.through_memory(2 * max(again, 0))
     return 0.0
 
 

@@ -148,6 +148,24 @@ def test_states_of_each_optimizer_per_parameter() -> None:
     assert per_param("apollo") == pytest.approx(8 * 256 / 4096, rel=0.15)
 
 
+def test_recomputed_layers_take_only_what_they_start_from_off_the_device() -> None:
+    def traffic(recompute: str, recomputed: int | None, offloaded: int | None) -> int:
+        estimate = estimate_memory(
+            LLAMA_7B, replace(LOOP, recompute=recompute, recompute_layers=recomputed),
+            Layout(offload="activations", offload_layers=offloaded), micro_batch_sequences=1, sequence_length=2048,
+        )  # fmt: skip
+        (part,) = estimate.moved
+        assert part.traffic == 2 * part.bytes
+        return part.bytes
+
+    whole, start = traffic("none", None, 1), traffic("full", 1, 1)
+    assert start == 2048 * 4096 * 2
+    assert whole > 10 * start
+    assert traffic("full", 3, 8) == 3 * start + 5 * whole
+    assert traffic("full", 8, 3) == 3 * start
+    assert traffic("full", None, None) == 32 * start
+
+
 def test_offloaded_states_move_to_the_host() -> None:
     here = estimate_memory(LLAMA_7B, LOOP, micro_batch_sequences=1, sequence_length=2048)
     moved = estimate_memory(

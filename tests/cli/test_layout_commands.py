@@ -87,6 +87,40 @@ def test_devices_of_several_kinds_share_batch_and_states() -> None:
     assert "What each device does and holds" in printed
 
 
+def test_a_search_holds_to_options_and_says_what_layers_do() -> None:
+    words = (
+        "memory",
+        "--params",
+        "7B",
+        "--accelerator",
+        "a100-40g",
+        "--count",
+        "4",
+        "--batch",
+        "64",
+        "--search",
+    )
+    found = document(*words, "--tp", "2", "--micro-batch", "4", "--sequence-length", "4096")
+    assert found["tensor_parallel"] == 2
+    assert all(other["tensor_parallel"] == 2 for other in found["alternatives"])
+    assert found["offload"] == "activations"
+    printed = run(*words, "--tp", "2", "--micro-batch", "4", "--sequence-length", "4096").stdout
+    assert f"offload activations (first {found['offload_layers']} layers)" in printed
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        (("--params", "7B", "--heads", "7"), "goes with --layers and --width"),
+        (("--params", "7B", "--accelerator", "a100-80g:8,v100-32g:8", "--tp", "2"), "not with tp"),
+    ],
+)
+def test_no_wish_is_passed_over(wishes: tuple[str, ...], said: str) -> None:
+    result = run("memory", *wishes)
+    assert result.exit_code in (2, 40)
+    assert said in result.stderr
+
+
 def test_what_is_assumed_of_a_step_moves_its_time() -> None:
     words = (
         "memory",
@@ -165,6 +199,7 @@ def test_memory_to_serve_in_decides_the_number_of_experts() -> None:
     assert roomy["target"]["shape"]["num_experts"] > 1
     assert tight["target"]["shape"]["num_experts"] == 1
     assert {"W-BATCH-STATISTICS", "W-DENSE-RULES"} <= codes(roomy)
+    assert any("(qiu2025)" in warning["message"] for warning in roomy["warnings"])
     assert lines(roomy)["experts"]["source"] == "ludziejewski2025"
 
 

@@ -261,6 +261,11 @@ def test_coordinates_go_on_at_the_width_where_they_were_stopped(
     assert widths == [16, 32, 64, 64]
     assert found["widths"] == [16, 32, 64]
     assert found["transfers"] == all(slope["flat"] for slope in found["slopes"])
+    assert [(each["precision"], each["step"]) for each in found["formats"]][:2] == [
+        ("fp16-unit", 0),
+        ("fp8-unit", 0),
+    ]
+    assert all(0 <= each["below"] <= 1 and each["error"] >= 0 for each in found["formats"])
     assert document("sweep-estimate", *words, "--dry-run")["runs"] == 0
 
 

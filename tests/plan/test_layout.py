@@ -12,7 +12,8 @@ from scalecli.accounting.shape import ModelShape
 from scalecli.data.catalogue import Accelerator, accelerator
 from scalecli.errors import DoesNotFit, PlanError
 from scalecli.plan.elastic import on_fewer_devices
-from scalecli.plan.layout import Candidate, Choice, Demand, _candidates, search_layouts
+from scalecli.plan.layout import Candidate, Choice, Demand, _candidates, _reckoned, _timed, search_layouts
+from scalecli.plan.step.conditions import STANDARD
 
 LLAMA_13B = ModelShape(layers=40, width=5120, ffn=13824, heads=40, kv_heads=40, vocab=32000)
 LLAMA_70B = ModelShape(layers=80, width=8192, ffn=28672, heads=64, kv_heads=8, vocab=128256)
@@ -109,7 +110,90 @@ def test_what_does_not_fit_has_a_budget_that_adds_up_and_a_remedy() -> None:
     assert "devices" in caught.value.hint
 
 
-def test_offloading_is_tried_only_where_nothing_else_fits() -> None:
+LLAMA_7B = ModelShape(layers=32, width=4096, ffn=11008, heads=32, kv_heads=32, vocab=32000)
+A100_40G = accelerator("a100-40g")
+
+
+def test_layers_are_recomputed_offloaded_or_kept_as_memory_and_link_allow() -> None:
+    """Wu et al. (2408.10013): offload what hides, recompute what is still too much, keep the rest."""
+    wish = demand(LLAMA_7B, A100_40G, 4, 64, 4096, micro_batch_sequences=4, held={"dp": 4})
+    best = search_layouts(wish)[0]
+    recomputed, offloaded = best.recipe.recompute_layers, best.layout.offload_layers
+    assert recomputed is not None
+    assert offloaded is not None
+    assert 0 < recomputed < offloaded < 32
+    assert best.timed.offload == 0
+    assert best.timed.offload_bandwidth <= best.timed.offload_link
+    assert best.device_bytes <= A100_40G.memory_bytes
+    fewer = replace(
+        best,
+        recipe=replace(best.recipe, recompute_layers=recomputed - 1),
+        layout=replace(best.layout, offload_layers=offloaded - 1),
+    )
+    assert reckoned(wish, fewer).device_bytes > A100_40G.memory_bytes
+    alike = replace(
+        best,
+        recipe=replace(best.recipe, recompute_layers=None),
+        layout=replace(best.layout, offload="none", offload_layers=None),
+    )
+    assert reckoned(wish, alike).seconds > 1.1 * best.seconds
+
+
+def reckoned(wish: Demand, choice: Choice) -> Choice:
+    timed = _timed(wish, choice.layout, choice.recipe, choice.micro_batch_sequences)
+    return _reckoned(wish, timed)
+
+
+def test_nothing_differs_by_layer_where_that_gains_little_or_layers_are_said() -> None:
+    best = search(LLAMA_70B, H100, 512, 1024)[0]
+    assert best.recipe.recompute_layers is None
+    wished = Recipe(recompute="full", recompute_layers=12)
+    found = search(LLAMA_7B, A100_40G, 4, 64, 4096, micro_batch_sequences=4, recipe=wished)
+    assert {choice.recipe.recompute_layers for choice in found} == {12}
+
+
+def test_nothing_is_offloaded_to_save_time_where_nothing_hides() -> None:
+    exposed = replace(STANDARD, overlap=replace(STANDARD.overlap, data=0.0))
+    found = search(
+        LLAMA_7B, A100_40G, 4, 64, 4096, micro_batch_sequences=4, held={"dp": 4}, conditions=exposed
+    )
+    assert {choice.layout.offload for choice in found} == {"none"}
+
+
+def test_recomputing_half_of_the_layers_takes_half_the_time() -> None:
+    times = [
+        _timed(
+            demand(LLAMA_7B, H100, 1, 1),
+            Layout(),
+            Recipe(recompute=kind, recompute_layers=count),  # type: ignore[arg-type]
+            1,
+        ).step.recompute
+        for kind in ("full", "selective")
+        for count in (None, 16)
+    ]
+    assert times[0] == pytest.approx(2 * times[1])
+    assert times[2] == pytest.approx(2 * times[3])
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"tp": 4}, {"dp": 2}, {"sharding": "zero3"}, {"sharding": "ddp"}, {"schedule": "zero-bubble"},
+        {"offload": "optimizer"}, {"pp": 2, "virtual_stages": 4}, {"sequence_parallel": False},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_search_holds_to_what_is_said(held: dict[str, object]) -> None:
+    for choice in search(LLAMA_7B, H100, 8, 64, held=held):
+        assert {name: getattr(choice.layout, name) for name in held} == held
+
+
+def test_what_cannot_be_held_is_named() -> None:
+    with pytest.raises(PlanError, match="with tp 3"):
+        search(LLAMA_7B, H100, 8, 64, held={"tp": 3})
+
+
+def test_states_are_offloaded_only_where_nothing_else_fits() -> None:
     small = replace(A100, memory_bytes=30 * 2**30)
     best = search(LLAMA_13B, small, 2, 2)[0]
     assert best.layout.offload != "none"

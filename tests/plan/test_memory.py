@@ -11,7 +11,8 @@ from scalecli.data.catalogue import accelerator
 from scalecli.errors import DataError, DoesNotFit, PlanError
 from scalecli.plan.calibration import keep, overhead_of
 from scalecli.plan.document import MemoryPart
-from scalecli.plan.memory import plan_memory, split_batch
+from scalecli.plan.memory import MemoryPlan, plan_memory, split_batch
+from scalecli.plan.step.conditions import DRIVE_BANDWIDTH, Conditions
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,27 @@ def test_offloading_names_the_bandwidth_that_hides_it() -> None:
     plan = plan_memory(LLAMA_7B, sequence_length=2048, layout=Layout(offload="optimizer"), accelerator=H100)
     assert plan.part["host_bytes"] > 4 * LLAMA_7B.params
     assert any(code == "W-OFFLOAD" and "GB/s" in message for code, message in plan.warnings)
+
+
+def test_drives_are_slower_than_the_host_and_pass_what_the_optimizer_steps() -> None:
+    def plan(offload_to: str, **links: float) -> MemoryPlan:
+        return plan_memory(
+            LLAMA_7B, sequence_length=2048, accelerator=H100, conditions=Conditions(**links),  # type: ignore[arg-type]
+            layout=Layout(offload="optimizer", offload_to=offload_to),  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    host, drives, faster = plan("cpu"), plan("nvme"), plan("nvme", drive=50e9)
+    assert not any(part["drive_traffic"] for part in host.part["offloaded"])
+    states = next(part for part in drives.part["offloaded"] if part["part"] == "optimizer states")
+    assert states["drive_traffic"] == 2 * states["bytes"]
+    seconds = [each.chosen.timed.seconds for each in (host, drives, faster)]
+    # All but what hides behind computation, which is less than the step with the host.
+    assert states["drive_traffic"] / DRIVE_BANDWIDTH - seconds[0] < seconds[1]
+    assert seconds[1] < states["drive_traffic"] / DRIVE_BANDWIDTH + seconds[0]
+    assert seconds[2] < seconds[1]
+    assert any("to the drives" in message for code, message in drives.warnings if code == "W-OFFLOAD")
+    with pytest.raises(PlanError, match="move nothing"):
+        Conditions(host=0)
 
 
 def test_searching_without_a_device_or_without_devices_is_refused() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from scalecli.data.corpus import Corpus
 from scalecli.errors import ProbeError
 from scalecli.probes.config import ProbeConfig
 from scalecli.probes.coordinates.estimate import verdict
+from scalecli.probes.coordinates.formats import FORMATS, cast, rounding, scale_exponent
+from scalecli.probes.coordinates.ranges import held
 from scalecli.probes.coordinates.run import run
 from scalecli.probes.family import widened
 from scalecli.probes.parametrization import Multipliers
@@ -38,9 +41,71 @@ def test_both_parametrisations_agree_at_the_base_width(config: ProbeConfig) -> N
     assert mup.attention == pytest.approx(standard.attention)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_loses_what_is_outside_its_range(name: str) -> None:
+    least, largest = torch.finfo(FORMATS[name]).smallest_normal * 2, torch.finfo(FORMATS[name]).max / 2
+    values = torch.rand(4096, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.5
+    for scale in (least, largest, 1.0):
+        inside = cast(values * scale, name)
+        assert inside.below == inside.above == 0
+        assert 0 < inside.error <= rounding(name)
+    assert cast(values * largest * 8, name).above == 1
+    assert cast(values * least * 2.0**-14, name).below == 1
+    mixed = cast(torch.cat([values, values * largest * 8, torch.zeros(9)]), name)
+    assert mixed.above == 0.5
+    tiny = values * least * 2.0**-14
+    assert cast(tiny * 2.0 ** scale_exponent(float(tiny.max()), name), name).error <= rounding(name)
+
+
+def test_gradients_need_scales_to_be_held_in_narrow_formats(config: ProbeConfig, corpus: Corpus) -> None:
+    # A small rate leaves the head small, and so all gradients behind it.
+    slow = replace(config, learning_rate=config.learning_rate / 100)
+    found = {
+        (each.precision, each.step): each
+        for each in held(list(run([slow], corpus=corpus, steps=4, seeds=2, device="cpu")))
+    }
+    assert {step for _, step in found} == {0, 4}
+    # Until its first step the head is zero, and nothing behind it has a gradient.
+    assert found["fp8", 0].parts == ("weight", "activation")
+    assert found["fp8", 0].holds
+    assert set(found["fp8-lm", 4].parts) == {"weight", "activation", "gradient", "weight gradient"}
+    assert found["fp8", 4].holds
+    unscaled = found["fp8-unit", 4]
+    assert not unscaled.holds
+    assert unscaled.part == "gradient"
+    assert unscaled.below > 0.5
+    scales = found["fp8", 4].scales
+    assert scales is not None
+    assert scales[0] < 12 < scales[1]  # gradients of a mean over tokens are far smaller than weights
+
+
+def test_an_infinite_gradient_is_an_error(
+    config: ProbeConfig, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scalecli.probes.train.trainer import Trainer
+
+    real = Trainer.backward
+
+    def broken(self: Trainer, part: object, *, share: float) -> torch.Tensor:
+        loss = real(self, part, share=share)
+        self.flat.gradients.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(Trainer, "backward", broken)
+    with pytest.raises(ProbeError, match=r"weight gradient of .* is not finite after 0 steps"):
+        list(run([config], corpus=corpus, steps=2, seeds=1, device="cpu"))
+
+
 def rows(slope: float) -> list[dict]:
     return [
-        {"name": "logits", "width": width, "step": 5, "activation": 0.3 * width**slope, "update": 1.0}
+        {
+            "kind": "coordinates",
+            "name": "logits",
+            "width": width,
+            "step": 5,
+            "activation": 0.3 * width**slope,
+            "update": 1.0,
+        }
         for width in WIDTHS
     ]
 

@@ -121,6 +121,7 @@ CUT = {
     "autocast": replace(FUSED, precision="bf16-autocast", accumulation=2),
     "full": replace(FUSED, recompute="full", logits="chunked"),
     "lora": replace(FUSED, lora_rank=4, dropout=0.1),
+    "one-layer-full": replace(FUSED, recompute="full", recompute_layers=1),
 }
 
 

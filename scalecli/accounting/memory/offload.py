@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from scalecli.accounting.memory import saved, weights
@@ -27,6 +27,8 @@ class Moved:
     bytes: int
     traffic: int
     """Through the device's link in a step, both ways together."""
+    drive_traffic: int
+    """To and from drives in a step, where it lies there."""
 
 
 def moved_parts(rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction) -> tuple[Moved, ...]:
@@ -36,20 +38,43 @@ def moved_parts(rank: Rank, recipe: Recipe, layout: Layout, in_flight: Fraction)
     Streamed layers come twice for every micro-batch, activations go and come back.
     """
     state, found = Resident(rank, recipe, layout), []
-    gradients = weights.gradient_bytes(rank, recipe, layout)
     if layout.offloads("optimizer"):
+        gradients = weights.gradient_bytes(rank, recipe, layout)
         back = state.whole["weights"] - (state.streamed_bytes if layout.offloads("weights") else 0)
         found += [
-            Moved("optimizer states", state.whole["optimizer states"], 0),
-            Moved("master weights", state.whole["master weights"], back),
-            Moved("gradients", gradients, recipe.accumulation * gradients),
+            _stepped("optimizer states", state.whole["optimizer states"], 0),
+            _stepped("master weights", state.whole["master weights"], back),
+            # Gradients stay in the host's memory until the step.
+            Moved("gradients", gradients, recipe.accumulation * gradients, 0),
         ]
     if layout.offloads("weights"):
-        found.append(Moved("weights", state.streamed_bytes, 2 * recipe.accumulation * state.streamed_bytes))
+        traffic = 2 * recipe.accumulation * state.streamed_bytes
+        found.append(Moved("weights", state.streamed_bytes, traffic, traffic))
     if layout.offloads("activations"):
-        kept = offloaded_layers(rank, layout) * saved.layer_offloaded(rank, recipe)
-        found.append(Moved("saved activations", round(in_flight * kept), 2 * recipe.accumulation * kept))
+        kept = _taken_away(rank, recipe, offloaded_layers(rank, layout))
+        traffic = 2 * recipe.accumulation * kept
+        found.append(Moved("saved activations", round(in_flight * kept), traffic, traffic))
+    if layout.offload_to == "cpu":
+        found = [replace(part, drive_traffic=0) for part in found]
     return tuple(part for part in found if part.bytes or part.traffic)
+
+
+def _stepped(part: str, size: int, traffic: int) -> Moved:
+    """What the optimizer reads and writes once a step, beside the host's memory."""
+    return Moved(part, size, traffic, 2 * size)
+
+
+def _taken_away(rank: Rank, recipe: Recipe, layers: int) -> int:
+    """Of the saved tensors of the first layers: of the recomputed ones among them what they start from."""
+    recomputed = min(layers, recipe.recomputed_of(rank.layers))
+    taken = recomputed * saved.layer_offloaded(rank, recipe)
+    if layers > recomputed:
+        taken += (layers - recomputed) * saved.layer_offloaded(rank, _without_recomputing(recipe))
+    return taken
+
+
+def _without_recomputing(recipe: Recipe) -> Recipe:
+    return replace(recipe, recompute="none", recompute_layers=None, sequence_chunks=1)
 
 
 def offloaded_layers(rank: Rank, layout: Layout) -> int:
@@ -107,5 +132,7 @@ def _staging(rank: Rank, recipe: Recipe, layout: Layout, found: dict[str, int]) 
         each = sum(recipe.moment_bytes) + (weights.MASTER_BYTES if recipe.master_weights else 0)
         size += OPTIMIZER_BUFFERS * largest * (each + recipe.gradient_bytes)
     if "saved activations" in found:
-        size += 2 * saved.layer_kept(rank, recipe)  # one layer's on its way out or back, and the next one's
+        recomputed = recipe.recomputed_of(rank.layers) >= offloaded_layers(rank, layout)
+        alone = recipe if recomputed else _without_recomputing(recipe)
+        size += 2 * saved.layer_kept(rank, alone)  # one layer's on its way out or back, and the next one's
     return size

@@ -115,6 +115,12 @@ class Recipe:
                 f"{self.precision} keeps float32 weights already; master weights would be a second copy"
             )
 
+    def recomputed_of(self, layers: int) -> int:
+        """How many of a device's layers are recomputed: the first ones."""
+        if self.recompute == "none":
+            return 0
+        return layers if self.recompute_layers is None else min(self.recompute_layers, layers)
+
     def _check_ranges(self) -> None:
         if not 0 <= self.dropout < 1:
             raise PlanError(f"dropout is {self.dropout}; it must be at least 0 and below 1")

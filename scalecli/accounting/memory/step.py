@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from scalecli.accounting.memory.decoder import Decoder
 from scalecli.accounting.memory.layout import Layout
+from scalecli.accounting.memory.offload import offloaded_layers
 from scalecli.accounting.memory.parameters import layer_parameters, outer_parameters
 from scalecli.accounting.memory.rank import Rank
 from scalecli.accounting.memory.recipe import Moment, Recipe
@@ -111,9 +112,9 @@ class Step:
 
     def _runs(self) -> list[tuple[int, bool, bool]]:
         """Equal layers that follow one another: how many, whether recomputed, whether offloaded."""
-        recipe, layout, layers = self.recipe, self.layout, self.rank.layers
-        recomputed = _first(recipe.recompute_layers, layers) if recipe.recompute != "none" else 0
-        offloaded = _first(layout.offload_layers, layers) if layout.offloads("activations") else 0
+        layers = self.rank.layers
+        recomputed = self.recipe.recomputed_of(layers)
+        offloaded = offloaded_layers(self.rank, self.layout)
         edges = sorted({0, recomputed, offloaded, layers})
         return [(end - begin, begin < recomputed, begin < offloaded) for begin, end in pairwise(edges)]
 
@@ -155,10 +156,6 @@ class Step:
         self.sharder.finish(self.outer, "outer")
         self.sharder.close()
         tape.drop(gradient)
-
-
-def _first(wished: int | None, layers: int) -> int:
-    return layers if wished is None else min(wished, layers)
 
 
 def computed(recipe: Recipe, layout: Layout) -> Recipe:

@@ -49,12 +49,14 @@ def coordinates(
 ) -> None:
     """Check the parametrization: do activations and their updates keep their size as the model gets wider?
 
-    If they do, a learning rate that is tuned on a narrow model serves a wide one.
+    If they do, a learning rate that is tuned on a narrow model serves a wide one. The same passes say which number
+    formats hold weights, activations and gradients, at initialisation and after the steps.
 
     Example: scalecli probe coordinates --widths 32,64,128,256 --parametrization mup
     """
     from scalecli.probes.coordinates import run as probing
     from scalecli.probes.coordinates.estimate import SLOPE_TOLERANCE, verdict
+    from scalecli.probes.coordinates.ranges import held
     from scalecli.probes.engines.local import LocalEngine
 
     spec = probe.spec_with(
@@ -67,7 +69,9 @@ def coordinates(
     family = spec.recipe.family(corpus)
     wide = {width: replace(config, shape=family.widened(config.shape, width)) for width in sizes}
     parts = {
-        width: Measurement("coordinates", {"run": config.run_id, "width": width, "seeds": seeds}, store)
+        width: Measurement(
+            "coordinates", {"run": config.run_id, "width": width, "seeds": seeds, "ranges": True}, store
+        )
         for width in sizes
     }
     if dry_run:
@@ -95,7 +99,12 @@ def coordinates(
         "verdict": found.sentence,
         "tolerance": SLOPE_TOLERANCE,
         "slopes": [{**options.plain(slope), "flat": slope.flat} for slope in found.slopes],
-        "sizes": [{name: row[name] for name in ("width", "name", "activation", "update")} for row in rows],
+        "sizes": [
+            {name: row[name] for name in ("width", "name", "activation", "update")}
+            for row in rows
+            if row["kind"] == "coordinates"
+        ],
+        "formats": [options.plain(each) for each in held(rows)],
         "store": str(store),
     }
     show(document, _draw, as_json=as_json)
@@ -129,3 +138,18 @@ def _draw(document: Any) -> Iterator[RenderableType]:
     title = f"How sizes change with width after {document['steps']} steps ({document['parametrization']})"
     yield table(title, ["output of", "size of", "power of width", ""], rows)
     yield document["verdict"]
+    yield table(
+        "What number formats lose in the tensor that comes out worst",
+        ["precision", "steps", "tensor", "to zero", "too large", "error", "of rounding", "scales", ""],
+        map(_format_row, document["formats"]),
+    )
+
+
+def _format_row(found: Any) -> tuple[object, ...]:
+    low, high = found["scales"] or ("", "")
+    unseen = "" if "gradient" in found["parts"] else ", no gradients yet"
+    return (
+        found["precision"], found["step"], f"{found['part']} of {found['name']}, width {found['width']}",
+        f"{found['below']:.2%}", f"{found['above']:.2%}", f"{found['error']:.2%}", f"{found['rounding']:.2%}",
+        f"2^{low} … 2^{high}" if found["scales"] else "none", ("holds" if found["holds"] else "loses") + unseen,
+    )  # fmt: skip

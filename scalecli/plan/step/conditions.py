@@ -10,6 +10,11 @@ from scalecli.plan.step.engine import Efficiency
 from scalecli.plan.step.reduction import UNCOMPRESSED, Reduction, reduction
 from scalecli.units import parse_count
 
+# One direction of PCIe 4.0 with 16 lanes, at the share that pinned copies reach.
+HOST_BANDWIDTH = 25e9
+# A drive has four of these lanes.
+DRIVE_BANDWIDTH = HOST_BANDWIDTH / 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
@@ -42,7 +47,7 @@ class Overlap:
             if name not in known:
                 raise PlanError(
                     f"nothing called {name!r} can be assumed",
-                    hint=f"choose of {', '.join([*known, 'reduction', 'dispatch_width'])}",
+                    hint=f"choose of {', '.join([*known, 'reduction', 'dispatch_width', 'host', 'drive'])}",
                 )
         return replace(self, **shares)
 
@@ -56,8 +61,14 @@ class Conditions:
     overlap: Overlap = Overlap()
     reduction: Reduction = UNCOMPRESSED
     dispatch_width: int | None = None
+    host: float = HOST_BANDWIDTH
+    """Between one device and the host's memory, one way [bytes/s]."""
+    drive: float = DRIVE_BANDWIDTH
+    """Between the host's memory and one device's part of the drives [bytes/s]."""
 
     def __post_init__(self) -> None:
+        if not self.host > 0 or not self.drive > 0:
+            raise PlanError(f"a host link of {self.host:g} and drives of {self.drive:g} bytes/s move nothing")
         if self.dispatch_width is not None and self.dispatch_width < 1:
             raise PlanError(f"a dispatch width of {self.dispatch_width} sends nothing")
 
@@ -66,17 +77,21 @@ STANDARD = Conditions()
 
 
 def assumed(pairs: Mapping[str, str]) -> Conditions:
-    """`{"tensor": "0.3", "reduction": "int8", "dispatch_width": "1k"}`: shares that hide, and the rest by name.
+    """`{"tensor": "0.3", "reduction": "int8", "dispatch_width": "1k", "drive": "6G"}`: shares that hide, and the rest
+    by name.
 
-    Raises PlanError for what is no name, share or width.
+    Raises PlanError for what is no name, share, width or bandwidth.
     """
     shares = dict(pairs)
     name, width = shares.pop("reduction", None), shares.pop("dispatch_width", None)
+    links = {link: shares.pop(link) for link in ("host", "drive") if link in shares}
     try:
         return Conditions(
             overlap=Overlap().with_shares({key: float(value) for key, value in shares.items()}),
             reduction=UNCOMPRESSED if name is None else reduction(name),
             dispatch_width=None if width is None else round(parse_count(width)),
+            host=parse_count(links["host"]) if "host" in links else HOST_BANDWIDTH,
+            drive=parse_count(links["drive"]) if "drive" in links else DRIVE_BANDWIDTH,
         )
     except ValueError as error:
         raise PlanError(

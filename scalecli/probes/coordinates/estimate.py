@@ -60,14 +60,15 @@ class Verdict:
 
 
 def verdict(rows: Sequence[Row]) -> Verdict:
-    """Slopes at the last measured step.
+    """Slopes at the last measured step, from the rows of kind `coordinates`.
 
     Raises:
         ProbeError: there are fewer than three widths, or a size is not finite (training diverged).
     """
-    last = max((int(row["step"] or 0) for row in rows), default=0)
+    seen = [row for row in rows if row["kind"] == "coordinates"]
+    last = max((int(row["step"] or 0) for row in seen), default=0)
     sizes: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for row in rows:
+    for row in seen:
         if row["step"] == last:
             for part in ("activation", "update"):
                 size = row[part]

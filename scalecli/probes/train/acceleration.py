@@ -1,7 +1,8 @@
 """What makes training steps fast on a GPU: kernels compiled for the model, and whole steps recorded as CUDA graphs.
 
-Both change how long a step takes, and its result in the last bits at most. The limits below are reasoned from how long
-compiling takes and how large a model has to be to keep a GPU busy; they have not been measured on one.
+Both change how long a step takes, and its result in the last bits at most. What they gain was measured on an H100 and
+an H200 (docs/benchmarks.md). Where the limits below lie is reasoned from how long compiling takes, and from how large a
+model has to be to keep a GPU busy.
 """
 
 from __future__ import annotations
