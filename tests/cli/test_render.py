@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from scalecli.cli.app import app
 
 
-def test_names_and_units_are_no_markup(tmp_path: Path) -> None:
-    runs = tmp_path / "[red]runs.csv"
-    runs.write_text("run_id,params,tokens,loss\n[bold]a:smile:,1e6,1e7,3.0\n")
-    shown = CliRunner().invoke(app, ["runs", "list", str(runs)]).stdout
+def test_names_and_units_are_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("[red]runs.csv").write_text("run_id,params,tokens,loss\n[bold]a:smile:,1e6,1e7,3.0\n")
+    shown = CliRunner().invoke(app, ["runs", "list", "[red]runs.csv"]).stdout
     assert "[bold]a:smile:" in shown
     assert "[red]runs.csv" in shown
 
