@@ -35,7 +35,9 @@ def critical_batch(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="The recipe that the others are measured by.  [the first]"),
+        typer.Option(
+            "--reference", help="The recipe that the others are measured by.", show_default="the first"
+        ),
     ] = None,
     noise: Annotated[
         Path | None,
@@ -114,7 +116,12 @@ def _draw_by(document: Any) -> Iterator[RenderableType]:
     yield table("Critical batches of each", heads, rows)
     heads = [document["by"], "loss", "batch [tokens]", f"tokens of {document['reference']} for one of these"]
     ratios = (
-        (ratio["recipe"], ratio["loss"], format_count(ratio["batch_tokens"]), ratio["token_ratio"])
+        (
+            ratio["recipe"],
+            ratio["loss"],
+            format_count(ratio["batch_tokens"]),
+            span({**ratio, "value": ratio["token_ratio"]}),
+        )
         for ratio in document["ratios"]
     )
     yield table("Token ratio at equal loss", heads, ratios)

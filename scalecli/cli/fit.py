@@ -52,7 +52,8 @@ def fit(
         ),
     ] = None,
     share: Annotated[
-        str | None, typer.Option("--share", metavar="NAMES", help="What the arms share [the exponents].")
+        str | None,
+        typer.Option("--share", metavar="NAMES", help="What the arms share.", show_default="the exponents"),
     ] = None,
     min_params: fitting.MinParams = None,
     min_flops: fitting.MinFlops = None,
@@ -79,9 +80,9 @@ def fit(
         raise typer.BadParameter(
             "one law is fitted; scalecli validate --law all ranks them", param_hint="--law"
         )
+    settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
     kept = fitting.large_enough(where, min_params, min_flops)
     read, chosen = fitting.read_for_law(runs, map, unit, kept, law=law, formula=formula)
-    settings = fitting.settings(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pin=pin)
     read = fitting.kept_runs(
         read, final=final, tuned=tuned, small=min_params is not None or min_flops is not None
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalecli.cli.options import numbers, quantity
+from scalecli.cli.options import numbers, one_of, quantity
 from scalecli.cli.tables import read_table
 from scalecli.units import parse_count
 
@@ -21,7 +21,8 @@ Group = Annotated[
     str | None,
     typer.Option(
         "--group",
-        help="Runs that share this column are resampled together [group, else the model size; none: each alone].",
+        help="Runs that share this column are resampled together.",
+        show_default="group, else the model size; none: each alone",
     ),
 ]
 Formula = Annotated[
@@ -69,7 +70,9 @@ def settings(
 ) -> FitOptions:
     """The options of a fit from those of the command line."""
     from scalecli.fitters.fit import FitOptions
+    from scalecli.fitters.objective import LossName
 
+    one_of(loss, tuple(LossName), "--loss")
     pins = numbers(pin, "--pin")
     return FitOptions(draws=draws, interval=interval, loss=loss, delta=delta, seed=seed, pins=pins)
 

@@ -108,9 +108,7 @@ def _draw_law(document: Any) -> Iterator[RenderableType]:
 
 
 def _draw_published(document: Any) -> Iterator[RenderableType]:
-    yield f"{document['name']}: {document['formula'] or _constants(document)}  [{document['unit']}]".replace(
-        "[", "\\["
-    )
+    yield f"{document['name']}: {document['formula'] or _constants(document)}  [{document['unit']}]"
     yield f"  {document['where']}; {document['validity']}"
     yield (
         "  compared with the paper"
@@ -126,4 +124,4 @@ def _constants(record: Any) -> str:
 
 def _references(document: Any) -> Iterator[str]:
     for key, citation in document["references"].items():
-        yield f"\\[{key}] {citation}"
+        yield f"[{key}] {citation}"

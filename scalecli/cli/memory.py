@@ -32,17 +32,24 @@ def memory(
     sequence_length: options.SequenceLength = 2048,
     micro_batch: Annotated[
         int | None,
-        typer.Option("--micro-batch", help="Sequences a device holds at once. [1, or what --search finds]"),
+        typer.Option(
+            "--micro-batch",
+            help="Sequences a device holds at once.",
+            show_default="1, or what --search finds",
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Sequences in a step, over all devices.")
     ] = None,
     sharding: Annotated[
         str | None,
-        typer.Option("--sharding", metavar="none|ddp|zero1|zero2|zero3", help="[ddp with --dp, else none]"),
+        typer.Option(
+            "--sharding", metavar="none|ddp|zero1|zero2|zero3", show_default="ddp with --dp, else none"
+        ),
     ] = None,
     dp: Annotated[
-        int | None, typer.Option("--dp", min=1, help="Data-parallel ranks. [what --count leaves]")
+        int | None,
+        typer.Option("--dp", min=1, help="Data-parallel ranks.", show_default="what --count leaves"),
     ] = None,
     accelerator: options.Accelerator = None,
     count: options.DeviceCount = 1,

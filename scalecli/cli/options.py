@@ -137,7 +137,9 @@ Flops = Annotated[
 ]
 Layers = Annotated[int | None, typer.Option("--layers", min=1)]
 Width = Annotated[int | None, typer.Option("--width", min=1)]
-Ffn = Annotated[int | None, typer.Option("--ffn", min=1, help="Feed-forward width [8/3 of the width].")]
+Ffn = Annotated[
+    int | None, typer.Option("--ffn", min=1, help="Feed-forward width.", show_default="8/3 of the width")
+]
 Heads = Annotated[int | None, typer.Option("--heads", min=1)]
 KvHeads = Annotated[int | None, typer.Option("--kv-heads", min=1)]
 Vocab = Annotated[int, typer.Option("--vocab", min=1)]

@@ -107,7 +107,7 @@ def plan(
         ),
     ] = "language",
     optimizer: Annotated[
-        str | None, typer.Option("--optimizer", help="[that of the runs, else adamw]")
+        str | None, typer.Option("--optimizer", show_default="that of the runs, else adamw")
     ] = None,
     recipe: plan_options.TargetRecipe = None,
     algorithm: plan_options.Algorithm = "data-parallel",

@@ -78,7 +78,7 @@ Algorithm = Annotated[
     ),
 ]
 Replicas = Annotated[
-    int | None, typer.Option("--replicas", min=1, help="Replicas of DiLoCo.  [2]", show_default=False)
+    int | None, typer.Option("--replicas", min=1, help="Replicas of DiLoCo.", show_default="2")
 ]
 SyncEvery = Annotated[
     int, typer.Option("--sync-every", min=1, help="Steps of DiLoCo's replicas between synchronisations.")
@@ -89,8 +89,8 @@ ReplicaBandwidth = Annotated[
         "--replica-bandwidth",
         parser=options.quantity(parse_count),
         metavar="BITS/S",
-        help="Between one of DiLoCo's replicas and the others, e.g. 1G.  [the devices' network]",
-        show_default=False,
+        help="Between one of DiLoCo's replicas and the others, e.g. 1G.",
+        show_default="the devices' network",
     ),
 ]
 Price = Annotated[

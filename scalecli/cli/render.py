@@ -33,7 +33,8 @@ def show(
         return
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    # What is in brackets or between colons is text: units, and names that users chose.
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, emoji=False)
     for part in draw(document):
         console.print(part)
     for warning in document.get("warnings", ()):
@@ -55,18 +56,15 @@ def warn(text: str) -> None:
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
     """A table whose cells are already text; numbers go to the right."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(
-        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     body = [[_cell(value) for value in row] for row in rows]
     for i, head in enumerate(heads):
         numeric = bool(body) and all(
             row[i][:1].isdigit() or row[i][:1] in {"-", "–", "≥", "≤", "±", ""} for row in body
         )
-        drawn.add_column(escape(head), justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(head, justify="right" if numeric else "left", overflow="fold")
     for row in body:
         drawn.add_row(*row)
     return drawn
@@ -80,13 +78,11 @@ def filled_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def _cell(value: object) -> str:
-    from rich.markup import escape
-
     if value is None:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return escape(str(value))
+    return str(value)
 
 
 def span(interval: Mapping[str, Any] | None, read: Callable[[float], str] = "{:.4g}".format) -> str:

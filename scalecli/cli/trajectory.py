@@ -34,11 +34,11 @@ def trajectory(
     ],
     loss: Annotated[
         list[float] | None,
-        typer.Option("--loss", help="A loss to reach (repeat) [spread over the training]."),
+        typer.Option("--loss", help="A loss to reach (repeat).", show_default="spread over the training"),
     ] = None,
     steps: Annotated[
         list[str] | None,
-        typer.Option("--steps", help="Steps to tell the loss at: 10k,100k [the runs' and on]."),
+        typer.Option("--steps", help="Steps to tell the loss at: 10k,100k.", show_default="the runs' and on"),
     ] = None,
     across_setups: Annotated[
         bool,

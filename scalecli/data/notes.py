@@ -112,18 +112,20 @@ def _loss_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Notice]:
 
 def _batch_notes(columns: Mapping[str, NDArray[np.float64]]) -> list[Notice]:
     if {"tokens", "steps", "batch_tokens"} <= columns.keys():
-        ratio = float(np.median(columns["tokens"] / (columns["steps"] * columns["batch_tokens"])))
-        length = float(np.median(columns["sequence_length"])) if "sequence_length" in columns else None
-        if length is not None and length > 1 and abs(ratio / length - 1) < STEP_MISMATCH:
-            fact = f"tokens are {length:g} (one sequence) times steps x batch_tokens"
-            return [
-                Notice(
-                    "W-BATCH-UNIT",
-                    f"{fact}: batch_tokens looks like sequences (--unit batch_tokens={length:g})",
-                )
-            ]
-        if abs(ratio - 1) > STEP_MISMATCH:
-            fact = f"tokens are {ratio:.3g} times steps x batch_tokens in the median run"
+        ratio = columns["tokens"] / (columns["steps"] * columns["batch_tokens"])
+        length = columns.get("sequence_length", np.ones_like(ratio))
+        sequences = (length > 1) & (np.abs(ratio / length - 1) < STEP_MISMATCH)
+        if sequences.any():
+            one = float(np.median(length[sequences]))
+            fact = f"tokens are {one:g} (one sequence) times steps x batch_tokens"
+            mend = f"--unit batch_tokens={one:g}"
+            if not sequences.all():
+                fact += f" in {int(sequences.sum())} of {len(ratio)} runs"
+                mend = "multiply these by their sequence_length"
+            return [Notice("W-BATCH-UNIT", f"{fact}: batch_tokens looks like sequences ({mend})")]
+        middle = float(np.median(ratio))
+        if abs(middle - 1) > STEP_MISMATCH:
+            fact = f"tokens are {middle:.3g} times steps x batch_tokens in the median run"
             return [Notice("W-BATCH-UNIT", f"{fact}: is a batch in sequences, or a ramp of the batch?")]
     elif {"batch_tokens", "sequence_length"} <= columns.keys():
         short = int(np.sum(columns["batch_tokens"] < columns["sequence_length"]))

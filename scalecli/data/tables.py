@@ -80,6 +80,8 @@ class RunTable:
 
         Which of the diverged ones go with them is not known, so that none does.
         """
+        if keep.all():
+            return self
         drop = Dropped(reason, int((~keep).sum()))
         return replace(self.rows(keep), dropped=(*self.dropped, drop), diverged=None)
 

@@ -398,6 +398,8 @@ class _TokenRatio(_Open):
     loss: float
     batch_tokens: float
     token_ratio: float = Field(description="tokens of the reference over those of this recipe, at equal loss")
+    low: float | None
+    high: float | None
 
 
 class CriticalBatchByDocument(_Open):

@@ -238,7 +238,11 @@ def fit_law(
         np.random.default_rng, np.random.SeedSequence(options.seed).spawn(3)
     )
     labels = law.clusters(columns) if isinstance(law, ClusteredLaw) else groups
-    fitted = estimate(law, data, Clusters.of(labels, len(y)), method)
+    clusters = Clusters.of(labels, len(y))
+    if clusters.count == 1 < len(y):
+        notices.append(_one_group(len(y)))
+        clusters = Clusters.of(None, len(y))
+    fitted = estimate(law, data, clusters, method)
     drawn = fitted.draws(options.draws, draw_random)
     draws = drawn[np.isfinite(drawn).all(1)]
     multiplier, validation = calibrate(fitted, options.interval, cut_random)
@@ -273,6 +277,14 @@ def fit_law(
             "versions": {name: version(name) for name in ("scalecli", "numpy")},
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
+    )
+
+
+def _one_group(rows: int) -> Notice:
+    return Notice(
+        "W-ONE-GROUP",
+        f"all {rows} rows belong to one group, and one says nothing of how groups differ: they are resampled row by "
+        "row, and intervals are too narrow by whatever error they share",
     )
 
 

@@ -74,10 +74,11 @@ def _best_of_each_size(log_params: Array, loss: Array, weights: Array) -> tuple[
 
     Of several runs of a size at one budget (a sweep of learning rates) the best is the tuned one.
     """
-    sizes = np.unique(log_params)
-    rows = [log_params == size for size in sizes]
-    weight = np.stack([weights[:, of].sum(axis=1) for of in rows], axis=-1)
-    least = np.stack([np.where(weights[:, of] > 0, loss[of], np.inf).min(axis=1) for of in rows], axis=-1)
+    order = np.argsort(log_params, kind="stable")
+    sizes, starts = np.unique(log_params[order], return_index=True)
+    ordered = weights[:, order]
+    weight = np.add.reduceat(ordered, starts, axis=1)
+    least = np.minimum.reduceat(np.where(ordered > 0, loss[order], np.inf), starts, axis=1)
     return sizes, np.where(weight > 0, least, 0.0), weight
 
 

@@ -75,7 +75,7 @@ def _from_setting(known: Evidence, notes: Notes) -> FitInterval | None:
         return None
     rules = move_batch(known.journey)
     found = middle(rules)
-    assert found is not None, "every rule over scale has a value"
+    assert found is not None, "what no rule moves is kept"
     interval = found.interval()
     notes.line(
         "batch", interval, unit="tokens", rule=how_moved(interval, rules), source="you",

@@ -65,6 +65,12 @@ def gather(
     if critical is None:
         rule = "needs steps to a loss at several batches (scalecli critical-batch), and a law through them"
         notes.line("critical batch", None, unit="tokens", rule=rule, source="none")
+        notes.warn("W-NO-CRITICAL-BATCH", f"the critical batch is not known: {rule}")
+    if fits.surge is not None and setting is None:
+        notes.warn(
+            "W-SURGE-UNUSED",
+            "a surge law says how the rate of one good setting moves with the batch: name that setting with --from",
+        )
     note_noise_scale(fits.noise_scale, critical, target, loss, notes)
     journey = None if setting is None else _journey(setting, target, optimizer, critical, fits, notes)
     own = [] if target.replicas is None else diloco_presets(target)
@@ -80,9 +86,8 @@ def gather(
         budget=budget,
     )
     if not known.optima:
-        raise PlanError(
-            f"no published rule of {own[0].source} is stated for fixed {budget}", hint="leave out --fix"
-        )
+        kind = own[0].source if own else f"{target.workload} training"
+        raise PlanError(f"no published rule of {kind} is stated for fixed {budget}", hint="leave out --fix")
     return known
 
 

@@ -54,10 +54,16 @@ class Journey:
     def adaptive(self) -> bool:
         return self.setting.optimizer not in SGD_LIKE
 
-    def is_past_growth(self, batch_tokens: float) -> bool:
-        """Whether the batch is one at which rates have stopped growing: past the critical one, or a surge's peak."""
-        peak = None if self.surge is None else self.surge.law.B_noise
-        return any(limit is not None and batch_tokens > limit for limit in (self.critical_tokens, peak))
+    @property
+    def peak_tokens(self) -> float | None:
+        """The batch from which on the best rate was measured to fall."""
+        return None if self.surge is None else float(self.surge.law.B_noise)
+
+    def is_past_growth(self, *batches: float) -> bool:
+        """Whether one of the batches is where rates have stopped growing: past the critical one, or a surge's peak."""
+        return any(
+            limit is not None and max(batches) > limit for limit in (self.critical_tokens, self.peak_tokens)
+        )
 
 
 def parse_setting(values: Mapping[str, str]) -> Setting:
@@ -87,10 +93,7 @@ def _number(name: str, text: str) -> float:
 
 def move_batch(journey: Journey) -> list[Moved]:
     """The batch at the target's size and tokens."""
-    setting, target = journey.setting, journey.target
-    if journey.keeps_scale or not journey.adaptive:
-        return [_kept("batch_tokens", setting.batch_tokens, journey)]
-    return scale_by_published(setting, target.params, target.tokens, "batch_tokens", target.workload)
+    return _over_scale("batch_tokens", journey)
 
 
 def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, list[Moved]]:
@@ -117,22 +120,20 @@ def move_rate(journey: Journey, batch_tokens: float) -> tuple[Interval | None, l
 
 def rate_at_scale(journey: Journey) -> list[Moved]:
     """The learning rate at the target's size and tokens, each rule at the batch that moves along."""
-    setting, target = journey.setting, journey.target
-    if journey.keeps_scale or not journey.adaptive:
-        return [_kept("learning_rate", setting.learning_rate, journey)]
-    return scale_by_published(setting, target.params, target.tokens, "learning_rate", target.workload)
+    return _over_scale("learning_rate", journey)
 
 
 def rate_over_batch(journey: Journey, learning_rate: float, batch_tokens: float) -> list[Moved]:
     """The learning rate at the batch that is run, from `learning_rate` at the batch that moved along."""
     from_batch = batch_at_scale(journey)
-    factor, past = batch_tokens / from_batch, journey.is_past_growth(batch_tokens)
+    factor, past = batch_tokens / from_batch, journey.is_past_growth(from_batch, batch_tokens)
     if not journey.adaptive:
         rules = [linear(learning_rate, factor, past)]
         if journey.setting.beta1:
             rules += momentum(learning_rate, journey.setting.beta1, factor)
     else:
-        rules = square_root(journey.setting, learning_rate, factor, past)
+        measured_to_fall = journey.peak_tokens is not None and batch_tokens > journey.peak_tokens
+        rules = [] if measured_to_fall else square_root(journey.setting, learning_rate, factor, past)
         rules.append(small_batch(learning_rate, factor, batch_tokens))
         if journey.surge is not None:
             rules.append(surge(learning_rate, from_batch, batch_tokens, journey.surge))
@@ -167,7 +168,7 @@ def companions(journey: Journey, batch_tokens: float, peak: float | None) -> lis
 
 def _decays(journey: Journey, factor: float, batch_tokens: float) -> list[Moved | None]:
     """The optimizer's own averages at `factor` times the batch, by every rule for them."""
-    setting, past = journey.setting, journey.is_past_growth(batch_tokens)
+    setting, past = journey.setting, journey.is_past_growth(journey.setting.batch_tokens, batch_tokens)
     if journey.adaptive:
         half_life = beta2_half_life(setting.beta2, factor) if setting.beta2 else None
         rules = square_root(setting, setting.learning_rate, factor, past)
@@ -214,8 +215,19 @@ def how_moved(found: Interval, rules: Sequence[Moved]) -> str:
 def batch_at_scale(journey: Journey) -> float:
     """The middle of what the rules say of the batch [tokens]."""
     found = middle(move_batch(journey))
-    assert found is not None, "every rule over scale has a value"
+    assert found is not None, "what no rule moves is kept"
     return found.value
+
+
+def _over_scale(quantity: str, journey: Journey) -> list[Moved]:
+    """By every published rule of the workload; kept where nothing changes, or none of them says how."""
+    setting, target = journey.setting, journey.target
+    moves = journey.adaptive and not journey.keeps_scale
+    rules = (
+        scale_by_published(setting, target.params, target.tokens, quantity, target.workload) if moves else []
+    )
+    known = any(rule.value is not None for rule in rules)
+    return rules if known else [*rules, _kept(quantity, getattr(setting, quantity), journey)]
 
 
 def _kept(quantity: str, value: float, journey: Journey) -> Moved:
@@ -234,5 +246,6 @@ def _kept(quantity: str, value: float, journey: Journey) -> Moved:
         rule="kept",
         source="you",
         range="",
-        warning=f"no published rule moves {journey.setting.optimizer} over size and tokens",
+        warning=f"no published rule moves {journey.setting.optimizer} over size and tokens in "
+        f"{journey.target.workload} training",
     )

@@ -44,7 +44,7 @@ def parse_objective(text: str) -> Objective:
     Objective(goal='max-extra-tokens', amount=0.05)
     """
     name, equals, amount = text.partition("=")
-    wanted = "is one of tokens, time, max-extra-tokens=5%, exchange=0.5"
+    wanted = "is none of tokens, time, max-extra-tokens=5%, exchange=0.5"
     if name not in get_args(Goal) or bool(equals) != (name in ("max-extra-tokens", "exchange")):
         raise ValueError(f"{text!r} {wanted}")
     if not equals:

@@ -26,7 +26,7 @@ def _ceiling(path: Path) -> RateCeiling:
     if document.get("schema") not in SCHEMAS or not isinstance(stable, Mapping):
         raise PlanError(
             f"{path} is no document of a probe that says what is stable",
-            hint="`scalecli probe stability --json > stability.json`, or `probe curvature`, `probe lr`",
+            hint="`scalecli probe stability --out stability.json`, or `probe curvature`, `probe lr`",
         )
     names = ("batch_tokens", "learning_rate", "params", "tokens")
     setting = Setting(**{name: float(stable[name]) for name in names}, optimizer=str(stable["optimizer"]))
@@ -37,5 +37,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise PlanError(f"{path} cannot be read as JSON: {error}", hint="write it with --json") from error
+        raise PlanError(f"{path} cannot be read as JSON: {error}", hint="write it with --out") from error
     return document if isinstance(document, dict) else {}

@@ -220,3 +220,16 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     assert result.exit_code == 0
     assert f"scalecli {' '.join(path)}" in " ".join(result.stdout.replace("│", " ").split())
     assert "xample" in result.stdout
+
+
+@pytest.mark.parametrize("path", commands(root()), ids=" ".join)
+def test_help_shows_every_word_of_what_is_written(path: tuple[str, ...]) -> None:
+    """Rich takes `[by rule]` for a mark-up tag and leaves it out; a default in words is `show_default`."""
+    from functools import reduce
+
+    from rich.text import Text
+
+    command: Any = reduce(lambda group, name: group.commands[name], path, root())
+    texts = [command.help, command.epilog, *(getattr(param, "help", None) for param in command.params)]
+    for text in filter(None, texts):
+        assert Text.from_markup(text).plain == text

@@ -41,6 +41,13 @@ def test_the_text_shows_formula_place_and_source():
     assert "[steplaw2025] Li et al. 2025" in result.stdout
 
 
+def test_the_unit_of_a_formula_is_part_of_the_text():
+    result = CliRunner().invoke(app, ["laws", "show", "kaplan"])
+    assert result.stdout.startswith(
+        "L(N, D) = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D  [nats/token]"
+    )
+
+
 def test_an_unknown_name_lists_close_ones():
     result = CliRunner().invoke(app, ["laws", "show", "chinchila"])
     assert result.exit_code == 10

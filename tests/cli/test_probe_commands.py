@@ -173,7 +173,9 @@ def test_dry_runs_say_what_would_run_and_leave_nothing(
     assert not store.exists()
 
 
-def test_learning_rate_range_from_whole_trainings_resumes(common: tuple[object, ...], store: Path) -> None:
+def test_learning_rate_range_from_whole_trainings_resumes(
+    common: tuple[object, ...], store: Path, tmp_path: Path
+) -> None:
     words = ("probe", "lr", *common, "--batch-tokens", 256, "--seeds", 1, "--low", 2e-3, "--high", 0.128)
     found = document("probe-lr", *words)
     rate = found["learning_rate"]
@@ -184,6 +186,8 @@ def test_learning_rate_range_from_whole_trainings_resumes(common: tuple[object, 
     assert best["learning_rate"] / 2 < rate["value"] < 2 * best["learning_rate"]
     dry = document("sweep-estimate", *words, "--dry-run")
     assert (dry["runs"], dry["skipped"]) == (0, len(found["runs"]))
+    document("probe-lr", *words, "--out", tmp_path / "lr.json")
+    assert json.loads((tmp_path / "lr.json").read_text())["stable"] == found["stable"]
 
     error = failure(
         "probe", "lr", *common, "--batch-tokens", 256, "--seeds", 1, "--low", 1e-4, "--high", 4e-4

@@ -272,6 +272,12 @@ def test_domain_spans_the_kept_rows(tmp_path):
             "W-BATCH-UNIT",
             "looks like sequences",
         ),
+        (
+            "tokens,steps,batch_tokens,sequence_length\n262144,64,8,512\n262144,64,4096,512\n",
+            {},
+            "W-BATCH-UNIT",
+            "in 1 of 2 runs",
+        ),
         ("tokens,steps,batch_tokens\n100000,10,8\n", {}, "W-BATCH-UNIT", "times steps x batch_tokens"),
         ("batch_tokens,sequence_length\n64,512\n", {}, "W-BATCH-UNIT", "below sequence_length in 1"),
         ("tokens,loss\n1.4,3\n", {}, "W-UNIT", "--unit tokens=1e9"),

@@ -121,7 +121,7 @@ def test_questions_without_an_answer(fit: Fit) -> None:
         answer_of(fit, "params", TARGET)
     with pytest.raises(DataError, match="there is no answer"):
         answer_of(fit, "happiness", TARGET)
-    with pytest.raises(DataError, match="without tokens"):
+    with pytest.raises(DataError, match="at a point; tokens is missing"):
         answer_of(fit, "loss", {"params": 7e9})
     x = ladder()
     bare = fit_law(Chinchilla, x, measure(x, 0), options=FitOptions(draws=0, diagnose=False))

@@ -251,6 +251,17 @@ def test_few_groups_use_the_wild_bootstrap(make_runs: Callable[..., Any]) -> Non
     assert fit.query(lambda law: law.beta).low < 0.366 < fit.query(lambda law: law.beta).high  # type: ignore[operator]
 
 
+def test_one_group_is_resampled_row_by_row_and_said_to_be(runs: Any) -> None:
+    """Drawing the only group again and again would give the estimate each time: an interval of width zero."""
+    x, y, _ = runs
+    options = FitOptions(draws=100, diagnose=False)
+    one = fit_law(Chinchilla, x, y, groups=np.zeros(len(y)), options=options)
+    alone = fit_law(Chinchilla, x, y, options=options)
+    assert "W-ONE-GROUP" in {notice.code for notice in one.warnings}
+    np.testing.assert_array_equal(one.draws, alone.draws)
+    assert one.draws.std(axis=0).min() > 0
+
+
 def test_large_tables_take_one_step_draws_that_agree(make_runs: Callable[..., Any], monkeypatch: Any) -> None:
     x, y, model = make_runs(models=60, rows=600)
     fitted = estimate(Chinchilla, Data(x, y, np.ones(600)), Clusters.of(model, 600), Method(HUBER, {}))

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -120,6 +121,23 @@ def test_each_optimizer_has_its_own_critical_batch_and_tokens_are_compared_at_eq
     assert ratios["muon"] == pytest.approx([2.0] * 5)
     assert ratios["lamb"] == sorted(ratios["lamb"])  # the gain grows with the batch
     assert 1 < ratios["lamb"][0] < ratios["lamb"][-1] < 2
+
+
+def test_token_ratios_are_as_sure_as_steps_scatter_about_their_curves(tmp_path: Path) -> None:
+    """The interval holds the truth, 2, at about the nominal rate, and two batches leave it open."""
+    rng = np.random.default_rng(0)
+    inside = []
+    for world in range(40):
+        rows = [*steps("adamw", 1000, 2e7, BATCHES), *steps("muon", 500, 1e7, BATCHES)]
+        noisy = [row | {"steps": row["steps"] * np.exp(0.05 * rng.standard_normal())} for row in rows]
+        folder = tmp_path / str(world)
+        folder.mkdir()
+        found = critical_batches_by(table(folder, noisy), "optimizer")["ratios"]
+        inside += [ratio["low"] < 2 < ratio["high"] for ratio in found]
+    assert 0.8 < np.mean(inside) < 0.97
+    few = [*steps("adamw", 1000, 2e7, BATCHES[:2]), *steps("muon", 500, 1e7, BATCHES[:2])]
+    open_ = critical_batches_by(table(tmp_path, few), "optimizer")["ratios"]
+    assert {ratio["low"] for ratio in open_} == {None}
 
 
 def test_one_recipe_or_an_unknown_reference_is_refused(tmp_path: Path) -> None:

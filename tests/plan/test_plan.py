@@ -503,6 +503,21 @@ def test_a_setting_that_is_none_is_refused(values: dict[str, str], message: str)
         parse_setting(values)
 
 
+@pytest.mark.parametrize("workload", ["fine-tuning", "video-diffusion"])
+def test_a_setting_of_a_workload_without_rules_over_scale_is_kept_and_said_to_be(workload: Any) -> None:
+    plan = planned(wish=Wish(params=3e9, tokens=5e9, workload=workload), setting=SETTING)
+    assert plan.batch.tokens.value > 0
+    (*_, kept) = [entry for entry in plan.moved if entry.quantity == "batch_tokens"]
+    if workload == "fine-tuning":  # its rules name a batch, and no slope
+        assert kept.value == SETTING.batch_tokens
+        assert f"in {workload} training" in (kept.warning or "")
+
+
+def test_a_budget_that_no_rule_of_a_workload_is_stated_for_is_refused() -> None:
+    with pytest.raises(PlanError, match="no published rule of fine-tuning training is stated for fixed data"):
+        planned(wish=Wish(params=3e9, tokens=5e9, workload="fine-tuning"), budget="data")
+
+
 def test_a_surge_fit_is_one_of_the_rules(make_fit: Any) -> None:
     surge = make_fit(Surge(lr_max=1e-3, B_noise=1e6), 0.05, {"batch_tokens": (1e4, 8e6)})
     plan = planned(surge, setting=SETTING, batch=BatchWish(tokens=8 * 512e3))
@@ -510,6 +525,23 @@ def test_a_surge_fit_is_one_of_the_rules(make_fit: Any) -> None:
     law, run = Surge(lr_max=1e-3, B_noise=1e6), plan.batch.sequences * 2048  # type: ignore[operator]
     assert rule.value == pytest.approx(3e-4 * law.relative_rate(run) / law.relative_rate(512e3), rel=0.02)
     assert rule.value < 3e-4 < 3e-4 * math.sqrt(8)  # beyond its peak the rate falls where the root rises
+    rates = [entry.source for entry in plan.moved if entry.quantity == "learning_rate"]
+    assert "malladi2022" not in rates  # and where it was measured to fall, the root is no answer
+
+
+def test_a_surge_fit_without_a_setting_is_said_to_be_of_no_use(make_fit: Any) -> None:
+    surge = make_fit(Surge(lr_max=1e-3, B_noise=1e6), 0.05, {"batch_tokens": (1e4, 8e6)})
+    assert "W-SURGE-UNUSED" in codes(planned(surge))
+    assert "W-SURGE-UNUSED" not in codes(planned(surge, setting=SETTING))
+
+
+def test_the_root_counts_for_little_from_a_batch_beyond_the_peak(make_fit: Any) -> None:
+    surge = make_fit(Surge(lr_max=1e-3, B_noise=1e5), 0.05, {"batch_tokens": (1e4, 8e6)})
+    plan = planned(surge, setting=SETTING, batch=BatchWish(tokens=65536))
+    (root,) = [
+        entry for entry in plan.moved if (entry.quantity, entry.source) == ("learning_rate", "malladi2022")
+    ]
+    assert "does not hold" in (root.warning or "")
 
 
 # Devices

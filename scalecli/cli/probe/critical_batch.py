@@ -28,7 +28,7 @@ def critical_batch(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of every setting.")] = 1,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", metavar="LOSS,...", help="[the lowest that every batch reaches]"),
+        typer.Option("--target", metavar="LOSS,...", show_default="the lowest that every batch reaches"),
     ] = None,
     branch_at: Annotated[
         int | None,
@@ -40,7 +40,8 @@ def critical_batch(
             "--branch-tokens",
             parser=options.quantity(parse_count),
             metavar="D",
-            help="Length of a branch. [a tenth of --tokens]",
+            help="Length of a branch.",
+            show_default="a tenth of --tokens",
         ),
     ] = None,
     factors: Annotated[

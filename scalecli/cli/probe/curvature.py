@@ -31,7 +31,7 @@ def curvature(
     params: probe.Params,
     tokens: probe.Tokens,
     at: Annotated[
-        int | None, typer.Option("--at", min=1, help="The step of the training.  [half way]")
+        int | None, typer.Option("--at", min=1, help="The step of the training.", show_default="half way")
     ] = None,
     batch_tokens: probe.BatchTokens = None,
     batches: Annotated[
@@ -39,7 +39,8 @@ def curvature(
         typer.Option(
             "--batches",
             metavar="B,...",
-            help="Batches in tokens whose curvature is measured. [4 about its own]",
+            help="Batches in tokens whose curvature is measured.",
+            show_default="4 about its own",
         ),
     ] = None,
     learning_rate: probe.LearningRate = None,

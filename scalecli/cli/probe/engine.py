@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from scalecli.probes.engines.settings import EngineSettings
 
 Name = Annotated[
-    str | None, typer.Option("--engine", metavar="local|ray|slurm", help="Where probes run. [local]")
+    str | None,
+    typer.Option("--engine", metavar="local|ray|slurm", help="Where probes run.", show_default="local"),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", metavar="HOST:PORT", help="Ray cluster. [the one of this machine]")
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Ray cluster.", show_default="the one of this machine"
+    ),
 ]
 SlurmPartition = Annotated[
-    str | None, typer.Option("--slurm-partition", metavar="NAME", help="[Slurm's default]")
+    str | None, typer.Option("--slurm-partition", metavar="NAME", show_default="Slurm's default")
 ]
 SlurmOptions = Annotated[
     list[str] | None,
@@ -28,13 +32,20 @@ SlurmOptions = Annotated[
     ),
 ]
 DevicesPerProbe = Annotated[
-    int | None, typer.Option("--devices-per-probe", min=1, help="Spread a probe over GPUs by torchrun. [1]")
+    int | None,
+    typer.Option(
+        "--devices-per-probe", min=1, help="Spread a probe over GPUs by torchrun.", show_default="1"
+    ),
 ]
 Sharding = Annotated[
-    str | None, typer.Option("--sharding", metavar="ddp|zero3", help="How a probe lies on its devices. [ddp]")
+    str | None,
+    typer.Option(
+        "--sharding", metavar="ddp|zero3", help="How a probe lies on its devices.", show_default="ddp"
+    ),
 ]
 ProbesPerDevice = Annotated[
-    str | None, typer.Option("--probes-per-device", metavar="K|auto", help="Probes that share a GPU. [1]")
+    str | None,
+    typer.Option("--probes-per-device", metavar="K|auto", help="Probes that share a GPU.", show_default="1"),
 ]
 
 

@@ -26,8 +26,12 @@ def lr(
     params: probe.Params,
     tokens: probe.Tokens,
     batch_tokens: probe.BatchTokens = None,
-    low: Annotated[float | None, typer.Option("--low", min=1e-12, help="Smallest rate. [rule / 8]")] = None,
-    high: Annotated[float | None, typer.Option("--high", min=1e-12, help="Largest rate. [rule × 8]")] = None,
+    low: Annotated[
+        float | None, typer.Option("--low", min=1e-12, help="Smallest rate.", show_default="rule / 8")
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option("--high", min=1e-12, help="Largest rate.", show_default="rule × 8")
+    ] = None,
     per_octave: Annotated[int, typer.Option("--per-octave", min=1, help="Rates for each doubling.")] = 1,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of every rate.")] = 3,
     tolerance: Annotated[
@@ -47,6 +51,7 @@ def lr(
     store: options.Store = Path("runs.db"),
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
+    out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Find the best learning rate, the range that is as good, and the largest stable one, from whole trainings.
@@ -109,7 +114,7 @@ def lr(
         ],
         "store": str(store),
     }
-    show(document, _draw, as_json=as_json)
+    show(document, _draw, as_json=as_json, out=out)
 
 
 def _draw(document: Any) -> Iterator[RenderableType]:

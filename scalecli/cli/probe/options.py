@@ -35,26 +35,32 @@ BatchTokens = Annotated[
         "--batch-tokens",
         parser=options.quantity(parse_count),
         metavar="B",
-        help="Tokens a step. [by rule, for the tokens]",
+        help="Tokens a step.",
+        show_default="by rule, for the tokens",
     ),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", min=1e-12, help="Peak learning rate. [by rule]")
+    float | None,
+    typer.Option("--learning-rate", min=1e-12, help="Peak learning rate.", show_default="by rule"),
 ]
 BatchList = Annotated[
-    list[str] | None, typer.Option("--batch-tokens", metavar="B,...", help="Batches to train at. [by rule]")
+    list[str] | None,
+    typer.Option("--batch-tokens", metavar="B,...", help="Batches to train at.", show_default="by rule"),
 ]
 RateList = Annotated[
-    list[str] | None, typer.Option("--learning-rate", metavar="LR,...", help="Peak rates. [three, by rule]")
+    list[str] | None,
+    typer.Option("--learning-rate", metavar="LR,...", help="Peak rates.", show_default="three, by rule"),
 ]
 Schedule = Annotated[
-    str | None, typer.Option("--schedule", metavar="cooldown|linear|cosine|wsd|constant", help="[cooldown]")
+    str | None,
+    typer.Option("--schedule", metavar="cooldown|linear|cosine|wsd|constant", show_default="cooldown"),
 ]
 Parametrization = Annotated[
-    str | None, typer.Option("--parametrization", metavar="standard|mup", help="[standard]")
+    str | None, typer.Option("--parametrization", metavar="standard|mup", show_default="standard")
 ]
 OptimizerName = Annotated[
-    str | None, typer.Option("--optimizer", metavar="adamw|sgd|muon|adafactor|lamb|lars|lion", help="[adamw]")
+    str | None,
+    typer.Option("--optimizer", metavar="adamw|sgd|muon|adafactor|lamb|lars|lion", show_default="adamw"),
 ]
 Model = Annotated[
     str | None,
@@ -73,24 +79,29 @@ Settings = Annotated[
     ),
 ]
 SequenceLength = Annotated[
-    int | None, typer.Option("--sequence-length", min=2, help="Tokens in one sequence. [128]")
+    int | None, typer.Option("--sequence-length", min=2, help="Tokens in one sequence.", show_default="128")
 ]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="PATH|datasets:NAME|A=PATH:0.7,B=PATH:0.3",
-        help="What to train on: a file or folder of text or of token ids, or a mixture. [builtin:python]",
+        help="What to train on: a file or folder of text or of token ids, or a mixture.",
+        show_default="builtin:python",
     ),
 ]
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        "--tokenizer", metavar="bytes|bpe:SIZE|FILE|ids:SIZE", help="How text becomes tokens. [bytes, or ids]"
+        "--tokenizer",
+        metavar="bytes|bpe:SIZE|FILE|ids:SIZE",
+        help="How text becomes tokens.",
+        show_default="bytes, or ids",
     ),
 ]
 Slots = Annotated[
-    int | None, typer.Option("--slots", min=1, help="Probes at a time. [one a core, or one a GPU]")
+    int | None,
+    typer.Option("--slots", min=1, help="Probes at a time.", show_default="one a core, or one a GPU"),
 ]
 Timeout = Annotated[
     float | None,
@@ -107,13 +118,17 @@ MicroBatch = Annotated[
         "--micro-batch",
         min=1,
         metavar="N",
-        help="Hold at most N sequences at once; gradients add up. [whole batches]",
+        help="Hold at most N sequences at once; gradients add up.",
+        show_default="whole batches",
     ),
 ]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        "--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from them. [none are kept]"
+        "--checkpoint",
+        metavar="DIR",
+        help="Keep checkpoints here, and go on from them.",
+        show_default="none are kept",
     ),
 ]
 Rows = Annotated[

@@ -36,15 +36,24 @@ def sweep(
     ] = None,
     tokens_per_param: Annotated[
         list[str] | None,
-        typer.Option("--tokens-per-param", metavar="R,...", help="Lengths of every size. [8,20,50]"),
+        typer.Option(
+            "--tokens-per-param", metavar="R,...", help="Lengths of every size.", show_default="8,20,50"
+        ),
     ] = None,
     batch_tokens: probe.BatchList = None,
     learning_rate: probe.RateList = None,
     unique_tokens: Annotated[
         list[str] | None,
-        typer.Option("--unique-tokens", metavar="U,...", help="Repeat only so much of the text. [all of it]"),
+        typer.Option(
+            "--unique-tokens",
+            metavar="U,...",
+            help="Repeat only so much of the text.",
+            show_default="all of it",
+        ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of every setting. [1]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Runs of every setting.", show_default="1")
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(

@@ -42,7 +42,8 @@ def throughput(
             "--limit",
             parser=options.quantity(parse_bytes),
             metavar="BYTES",
-            help="Memory that a step may take. [what is free, without a reserve]",
+            help="Memory that a step may take.",
+            show_default="what is free, without a reserve",
         ),
     ] = None,
     critical_tokens: Annotated[

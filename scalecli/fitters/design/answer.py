@@ -87,9 +87,18 @@ def _loss(fit: Fit, at: Mapping[str, float]) -> tuple[float, Array]:
         curve = Curve(fit, "flops", {name: value for name, value in at.items() if name != "flops"})
         place = np.array([at["flops"]])
     else:
-        axis = next((name for name in fit.law.inputs if name in at), fit.law.inputs[0])
+        optimised = {"batch_tokens", "learning_rate"} if hasattr(fit.law, "tuned_loss") else set()
+        missing = [name for name in fit.law.inputs if name not in {*at, *optimised}]
+        if missing:
+            raise DataError(
+                f"the loss of {fit.law.name} is asked at a point; {', '.join(missing)} is missing",
+                hint="--at "
+                + ",".join(f"{column}=..." for column in fit.law.inputs if column not in optimised)
+                + ", or --at flops=... for the best loss at that compute",
+            )
+        axis = next(name for name in fit.law.inputs if name in at)
         curve = Curve(fit, axis, {name: value for name, value in at.items() if name != axis})
-        place = np.array([at.get(axis, np.nan)])
+        place = np.array([at[axis]])
     return float(curve.point(place)[0]), curve.draws(place)[:, 0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalecli.fitters.law import Array, Columns
+from scalecli.fitters.problem import Indices
 from scalecli.fitters.size_line import ComputeOptimalSize, power_line
 
 GRID = 200
@@ -33,25 +35,35 @@ class Envelope(ComputeOptimalSize):
     @classmethod
     def estimate(cls, x: Columns, y: Array, weights: Array) -> Array:
         grid = np.geomspace(x["flops"].min(), x["flops"].max(), GRID)
-        sizes = np.unique(x["params"])
-        best = np.stack([_best_sizes(x, y, row > 0, sizes, grid) for row in weights])
+        order = np.argsort(x["params"], kind="stable")
+        starts = np.flatnonzero(np.diff(x["params"][order])) + 1
+        curves = [rows for rows in np.split(order, starts) if len(rows) > 1]  # one row is no curve
+        best = np.stack([_best_sizes(x, y, row > 0, curves, grid) for row in weights])
         few = [len(np.unique(row[np.isfinite(row)])) < FEWEST_SIZES for row in best]
         best[few] = np.nan
         return power_line(grid, best)
 
 
-def _best_sizes(x: Columns, loss: Array, used: NDArray[np.bool_], sizes: Array, grid: Array) -> Array:
-    """The size of the lowest curve at every FLOP value, shape (grid,); NaN where it is not bracketed."""
-    curves = np.stack([_curve(x["flops"], loss, used & (x["params"] == size), grid) for size in sizes])
-    present = np.isfinite(curves)
-    lowest = np.where(present, curves, np.inf).argmin(axis=0)
+def _best_sizes(
+    x: Columns, loss: Array, used: NDArray[np.bool_], curves: Sequence[Indices], grid: Array
+) -> Array:
+    """The size of the lowest curve at every FLOP value, shape (grid,); NaN where it is not bracketed.
+
+    `curves` has the rows of each size, the smallest first.
+    """
+    if not curves:
+        return np.full(len(grid), np.nan)
+    sizes = np.array([x["params"][rows[0]] for rows in curves])
+    height = np.stack([_curve(x["flops"], loss, rows[used[rows]], grid) for rows in curves])
+    present = np.isfinite(height)
+    lowest = np.where(present, height, np.inf).argmin(axis=0)
     smallest, largest = present.argmax(axis=0), len(sizes) - 1 - present[::-1].argmax(axis=0)
     return np.where((lowest > smallest) & (lowest < largest), sizes[lowest], np.nan)
 
 
-def _curve(flops: Array, loss: Array, rows: NDArray[np.bool_], grid: Array) -> Array:
+def _curve(flops: Array, loss: Array, rows: Indices, grid: Array) -> Array:
     """Log loss at the FLOP values, interpolated in log FLOPs between one size's rows; NaN outside them."""
-    if not rows.any():
+    if not len(rows):
         return np.full(len(grid), np.nan)
     at, point = np.unique(flops[rows], return_inverse=True)
     best = np.full(len(at), np.inf)

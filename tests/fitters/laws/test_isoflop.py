@@ -187,3 +187,14 @@ def test_the_size_that_fits_its_data() -> None:
     loss = 4 * (data / 1e6) ** -0.07 * (1 + 0.02 * offset**2)
     fit = fit_law(DataOptimalSize, x, loss, options=FitOptions(draws=50))
     assert [fit.law.a, fit.law.b] == pytest.approx([30, 0.7], rel=1e-6)
+
+
+def test_sizes_of_one_run_each_make_no_curve() -> None:
+    """Many sizes of one run each neither count as curves nor take long beside those that are."""
+    rng = np.random.default_rng(0)
+    params = np.concatenate([np.repeat([1e7, 2e7, 4e7, 8e7], 9), rng.uniform(1e6, 1e9, 20_000)])
+    flops = np.concatenate([np.tile(np.geomspace(1e16, 1e20, 9), 4), rng.uniform(1e17, 1e19, 20_000)])
+    loss = 1.8 + 480 * params**-0.35 + 2100 * (flops / (6 * params)) ** -0.37
+    all_rows = Envelope.estimate({"params": params, "flops": flops}, loss, np.ones((1, len(loss))))
+    curves = Envelope.estimate({"params": params[:36], "flops": flops[:36]}, loss[:36], np.ones((1, 36)))
+    np.testing.assert_array_equal(all_rows, curves)
