@@ -232,9 +232,14 @@ def test_kill_9_of_the_driver_frees_the_lock_and_loses_nothing(tmp_path):
     driver.stdout.close()
     with Store.open(path) as store:
         assert set(said) <= store.finished()
-        for file in store.attempts.iterdir():
+        files = list(store.attempts.iterdir())
+        for file in files:
             store.ingest(file)
-        assert len(store.runs()) == len(store.finished()) == len(list(store.attempts.iterdir()))
+        # The last file may have been opened and not yet written when the driver was killed.
+        whole = {file.stem for file in files if file.read_text().endswith("\n")}
+        assert len(files) - len(whole) <= 1
+        assert store.finished() == whole
+        assert len(store.runs()) == len(whole)
 
 
 def test_a_full_disk_is_a_data_error_and_harms_nothing(store):
