@@ -76,8 +76,15 @@ def write_document(fit: Fit, *, draws: bool) -> dict[str, Any]:
 def _parameter(fit: Fit, which: int) -> dict[str, float | None]:
     name = names(type(fit.law))[which]
     found = fit.query(lambda law: getattr(law, name))
-    spread = float(np.std(fit.draws[:, which])) if len(fit.draws) else None
-    return {"value": found.value, "low": found.low, "high": found.high, "std": spread}
+    return {"value": found.value, "low": found.low, "high": found.high, "std": _spread(fit.draws[:, which])}
+
+
+def _spread(draws: Array) -> float | None:
+    """Standard deviation, also of scales whose squares are beyond what numbers hold."""
+    if not len(draws):
+        return None
+    largest = np.abs(draws).max()
+    return float(np.std(draws / largest) * largest) if largest else 0.0
 
 
 def to_json(document: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,14 @@ def test_draws_without_an_answer_are_counted(fit: Fit) -> None:
     assert found.missing == (fit.answers(lambda law: law.E + law.A * 1e15**-law.alpha) >= reach).sum() > 0
     with pytest.raises(NoOptimum):
         fit.query(lambda law: law.tokens_for_loss(0.5, 1e9))
+
+
+def test_draws_too_large_to_square_have_a_finite_spread(fit: Fit) -> None:
+    """A scale is the power law's value at one parameter and one token: with steep exponents hundreds of decades."""
+    huge = replace(fit, draws=fit.draws.copy())
+    huge.draws[:, 1] = np.where(np.arange(len(fit.draws)) % 2, 1e200, 3e200)
+    spread = huge.document()["parameters"]["A"]["std"]
+    assert spread == pytest.approx(1e200, rel=0.01)
 
 
 def test_bundle_is_the_draws(fit: Fit) -> None:

@@ -54,7 +54,8 @@ def widen(law: type[Any], draws: Array, point: Array, settings: Settings, rng: n
         for i, name in enumerate((f"{axis}_params", f"{axis}_tokens")):
             exponent = getattr(centre, name)
             moved[name] = exponent + factor * (getattr(bundle, name) - exponent) + bend[:, [i]]
-        moved[f"{axis}_scale"] = np.exp(level - bend @ middle[:, None])
+        with np.errstate(over="ignore"):  # a draw of a scale beyond all numbers is lost, and counted as lost
+            moved[f"{axis}_scale"] = np.exp(level - bend @ middle[:, None])
     return values(replace(bundle, **moved))
 
 
