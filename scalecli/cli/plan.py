@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -139,6 +139,7 @@ def plan(
 
       scalecli plan --money 50000 --price 2.5 --accelerator h100-80g --count 64 --inference-tokens 1T      (which size?)
     """
+    from scalecli.data.catalogue.published import Workload
     from scalecli.fitters.fit import Fit
     from scalecli.plan.moving import parse_setting
     from scalecli.plan.plan import PlanOptions, make_plan
@@ -146,7 +147,6 @@ def plan(
     from scalecli.plan.step.conditions import assumed
     from scalecli.plan.target import Wish
 
-    workloads = ("language", "fine-tuning", "video-diffusion")
     numbers = plan_options.numbers_of_experts(experts)
     wish = Wish(
         params=params, params_kind=options.one_of(params_kind, ("total", "non-embedding"), "--params-kind"),
@@ -159,7 +159,7 @@ def plan(
         optimizer=optimizer, accelerator=accelerator, count=count, accelerators=accelerators,
         replicas=plan_options.diloco_replicas(algorithm, replicas), sync_every=sync_every,
         streams=algorithm.startswith("streaming"),
-        workload=options.one_of(workload, workloads, "--workload"), recipe=options.pairs(recipe, "--recipe"),
+        workload=options.one_of(workload, get_args(Workload), "--workload"), recipe=options.pairs(recipe, "--recipe"),
     )  # fmt: skip
     chosen = PlanOptions(
         interval=interval,

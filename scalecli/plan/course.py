@@ -11,6 +11,7 @@ import numpy as np
 from scalecli.data.catalogue import published_law
 from scalecli.errors import PlanError
 from scalecli.fitters.fit import Fit
+from scalecli.fitters.law import Law
 from scalecli.plan.fits import FitSet
 from scalecli.plan.loss import loss_at
 from scalecli.plan.target import Target
@@ -89,8 +90,8 @@ def critical_course(fits: FitSet, target: Target) -> Course:
     )  # fmt: skip
 
 
-def _at(law: object, columns: dict[str, float]) -> float:
-    return float(law.predict({name: np.array([columns[name]]) for name in law.inputs})[0])  # type: ignore[attr-defined]
+def _at(law: Law, columns: dict[str, float]) -> float:
+    return float(law.predict({name: np.array([columns[name]]) for name in law.inputs})[0])
 
 
 def _loss(fit: Fit, target: Target, tokens: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Precision = Literal["bf16", "bf16-autocast", "fp32", "fp16-unit", "fp8", "fp8-unit", "fp8-lm"]
@@ -45,36 +45,21 @@ def _wide(size: int, peak: str) -> Formats:
     )  # fmt: skip
 
 
-def _eight_bit(**changes: object) -> Formats:
-    """Products inside layers read fp8 operands; everything else is bfloat16."""
-    formats: dict[str, object] = {
-        "weights": 2, "stream": 2, "computed": 2, "operand": 1, "gradients": 2, "moments": (2, 2), "peak": "fp8",
-        "peak_outside": "bf16", **changes,
-    }  # fmt: skip
-    return Formats(**formats)  # type: ignore[arg-type]
-
+EIGHT_BIT = replace(_wide(2, "bf16"), operand=1, peak="fp8")
+"""Products inside layers read fp8 operands; everything else is bfloat16."""
 
 PRECISIONS: dict[Precision, Formats] = {
     "fp32": _wide(4, "fp32"),
     "bf16": _wide(2, "bf16"),
     # Weights stay in float32 and are cast for every product.
-    "bf16-autocast": Formats(
-        weights=4,
-        stream=4,
-        computed=2,
-        operand=2,
-        gradients=4,
-        moments=(4, 4),
-        peak="bf16",
-        peak_outside="bf16",
-    ),
+    "bf16-autocast": replace(_wide(4, "bf16"), computed=2, operand=2),
     # Unit scaling makes float16 feasible without loss scaling (Blake et al., 2303.11257).
     "fp16-unit": _wide(2, "fp16"),
     # Scales from the maxima of tensors, as in Micikevicius et al. (2209.05433) and Transformer Engine.
-    "fp8": _eight_bit(rescales=True, source="micikevicius2022"),
+    "fp8": replace(EIGHT_BIT, rescales=True, source="micikevicius2022"),
     # Static scales: hidden products in fp8, embedding and head in bfloat16 (Narayan et al., 2502.05967).
-    "fp8-unit": _eight_bit(source="narayan2025"),
+    "fp8-unit": replace(EIGHT_BIT, source="narayan2025"),
     # Master weights in fp16 with a scale, gradients and first moment in fp8, second moment in fp16: 6 bytes a weight
     # (Peng et al., 2310.18313, section 2.2).
-    "fp8-lm": _eight_bit(gradients=1, moments=(1, 2), rescales=True, source="peng2023"),
+    "fp8-lm": replace(EIGHT_BIT, gradients=1, moments=(1, 2), rescales=True, source="peng2023"),
 }
